@@ -12,8 +12,8 @@ assert_failed(const char *expr, const char *file, int line, const char *fmt, ...
 	char text[512];
 	int len;
 
-	len = snprintf(
-	    text, sizeof(text), "headrace: assertion failed: %s at %s:%d", expr, file, line);
+	len = snprintf(text, sizeof(text), "headrace: assertion failed: %s at %s:%d", expr, file,
+		       line);
 	if (fmt != NULL && len > 0 && (size_t)len < sizeof(text) - 3) {
 		va_list ap;
 

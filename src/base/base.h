@@ -36,8 +36,8 @@
 #define HR_CACHELINE_ALIGNED __attribute__((aligned(HR_CACHELINE_BYTES)))
 
 /* Says what was found to be false and where, then ends the process by abort(). */
-HR_NORETURN HR_COLD HR_PRINTF(4, 5) void assert_failed(
-    const char *expr, const char *file, int line, const char *fmt, ...);
+HR_NORETURN HR_COLD HR_PRINTF(4, 5) void assert_failed(const char *expr, const char *file, int line,
+						       const char *fmt, ...);
 
 /* One fact each. Stays in release builds; use HR_DASSERT where the check itself is costly. */
 #define HR_ASSERT(cond)                                                                            \
