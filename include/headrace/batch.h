@@ -15,6 +15,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 #define HR_KEY_BYTES_MAX 1024u
 #define HR_BLOCK_BYTES_MAX (UINT64_C(128) << 20)
@@ -156,6 +157,7 @@ int hr_get(struct hr_space *space, const void *key, size_t key_len, void *buf, s
 int hr_exists(struct hr_space *space, const void *key, size_t key_len, uint64_t *ret_len, const struct hr_submit_options *options);
 int hr_delete(struct hr_space *space, const void *key, size_t key_len, const struct hr_submit_options *options);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

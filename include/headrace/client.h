@@ -12,6 +12,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 struct hr_client;
 
@@ -54,6 +55,7 @@ int hr_stat_json(struct hr_client *client, uint32_t timeout_ms, char **ret_json)
 /* "0.1.0" of the library that runs. */
 const char *hr_version(void);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

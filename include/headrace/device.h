@@ -11,6 +11,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 struct hr_format_options {
 	size_t size;		/* set by hr_format_options_init() */
@@ -36,6 +37,7 @@ void hr_check_options_init(struct hr_check_options *options);
 /* Walks a device that no store has open; *ret_json (free() it): one object with blocks, bytes, damaged, segments, spaces, findings. Read only. */
 int hr_check(const char *path, const struct hr_check_options *options, char **ret_json, char *detail);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

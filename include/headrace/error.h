@@ -9,6 +9,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /* X(name, value, text). The values are part of the ABI. */
 #define HR_ERROR_TABLE(X)                                                          \
@@ -35,6 +36,7 @@ enum hr_error {
 /* Text for a code (sign ignored), our own or an errno. Never NULL; static or thread-local. Any thread. */
 const char *hr_strerror(int code);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -14,6 +14,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 struct hr_space;
 
@@ -69,6 +70,7 @@ int hr_list(struct hr_space *space, struct hr_list_cursor **cursor, uint32_t max
 	    struct hr_list_entry **ret_entries, size_t *ret_count);
 void hr_list_cursor_free(struct hr_list_cursor *cursor);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
