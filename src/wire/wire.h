@@ -20,6 +20,7 @@ enum {
 	WIRE_PAYLOAD_BYTES_MAX = 64 << 20,
 	WIRE_CHUNK_BYTES = 65536,
 	WIRE_CRCS_MAX = 64, /* of a part: 4 MiB */
+	WIRE_EXTENTS_MAX = 128,
 	WIRE_KEY_BYTES_MAX = 1024,
 };
 
@@ -105,7 +106,7 @@ struct wire_get_answer {
 	uint8_t status, reason;
 	uint16_t flags;
 	uint64_t block_bytes, birth, borrow, expiry_left_ms;
-	uint32_t part_bytes, payload_bytes, crc_off;
+	uint32_t part_bytes, payload_bytes, crc_off; /* payload_bytes: in the frame's payload; 0 with WIRE_GOT_SHM (the extents' sum is the length then) */
 	uint16_t crcs_count, extents_count;
 	const uint8_t *crcs;	/* decode: borrowed; encode: see wire_get_answer_encode() */
 	const uint8_t *extents; /* decode: borrowed; wire_extent_get() */
@@ -130,6 +131,11 @@ struct wire_list_entry {
 	uint16_t key_len;
 	const uint8_t *key;
 };
+
+/* LIST: of the request {cursor, max}, of the answer {next cursor, count}. */
+struct wire_list_head { uint64_t cursor; uint32_t count; };
+/* CHUNK: chunk, its epoch and size. STAGING: region, 0 and its size. */
+struct wire_region { uint32_t number, epoch; uint64_t bytes; };
 
 /* A growing byte buffer for building items sections; freed with wire_buf_free(). -ENOMEM is kept in `failed`. */
 struct wire_buf { uint8_t *bytes; size_t len, cap; bool failed; };
@@ -164,6 +170,10 @@ void wire_space_row_encode(struct wire_buf *buf, const struct wire_space_row *ro
 int wire_space_row_decode(struct wire_reader *reader, struct wire_space_row *ret, const char **ret_why);
 void wire_list_entry_encode(struct wire_buf *buf, const struct wire_list_entry *entry);
 int wire_list_entry_decode(struct wire_reader *reader, struct wire_list_entry *ret, const char **ret_why);
+void wire_list_head_encode(struct wire_buf *buf, const struct wire_list_head *head);
+int wire_list_head_decode(struct wire_reader *reader, struct wire_list_head *ret, const char **ret_why);
+void wire_region_encode(struct wire_buf *buf, const struct wire_region *region);
+int wire_region_decode(struct wire_reader *reader, struct wire_region *ret, const char **ret_why);
 void wire_u64_encode(struct wire_buf *buf, uint64_t value);
 int wire_u64_decode(struct wire_reader *reader, uint64_t *ret, const char **ret_why);
 uint32_t wire_crc_get(const uint8_t *crcs, unsigned idx);
