@@ -69,17 +69,16 @@ HR_NORETURN HR_COLD HR_PRINTF(4, 5) void assert_failed(const char *expr, const c
 #define HR_IS_ARRAY(a) (!__builtin_types_compatible_p(__typeof__(a), __typeof__(&(a)[0])))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]) + 0 * sizeof(char[HR_IS_ARRAY(a) ? 1 : -1]))
 
-#define HR_MIN(a, b)                                                                               \
+/* Arguments are evaluated once. The counter makes the locals of a nested use other ones. */
+#define HR_MIN(a, b) HR_MIN_NAMED(a, b, __COUNTER__)
+#define HR_MAX(a, b) HR_MAX_NAMED(a, b, __COUNTER__)
+#define HR_MIN_NAMED(a, b, n) HR_PICK(<, a, b, n)
+#define HR_MAX_NAMED(a, b, n) HR_PICK(>, a, b, n)
+#define HR_PICK(op, a, b, n)                                                                       \
 	({                                                                                         \
-		__typeof__(a) min_a_ = (a);                                                        \
-		__typeof__(b) min_b_ = (b);                                                        \
-		min_a_ < min_b_ ? min_a_ : min_b_;                                                 \
-	})
-#define HR_MAX(a, b)                                                                               \
-	({                                                                                         \
-		__typeof__(a) max_a_ = (a);                                                        \
-		__typeof__(b) max_b_ = (b);                                                        \
-		max_a_ > max_b_ ? max_a_ : max_b_;                                                 \
+		__typeof__(a) pick_a_##n = (a);                                                    \
+		__typeof__(b) pick_b_##n = (b);                                                    \
+		pick_a_##n op pick_b_##n ? pick_a_##n : pick_b_##n;                                \
 	})
 
 static inline bool
