@@ -22,16 +22,14 @@ enum {
 	SPACE_PAIRS_MAX = 1024, /* More pairs than this are refused; real spaces have about ten. */
 };
 
-/* A bijection on 64 bits that spreads every input bit over the whole word. */
+/* The finaliser of SplitMix64: a bijection on 64 bits that spreads every input bit over the whole word. Placement uses it
+ * (docs/protocol/placement.md), so it never changes. */
 static inline uint64_t
 mix64(uint64_t x)
 {
-	x ^= x >> 32;
-	x *= 0xd6e8feb86659fd93ULL;
-	x ^= x >> 32;
-	x *= 0xd6e8feb86659fd93ULL;
-	x ^= x >> 32;
-	return x;
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+	return x ^ (x >> 31);
 }
 
 /* SipHash-1-3 with a secret key: table positions that an outsider cannot aim at. */
