@@ -30,22 +30,25 @@ struct space_row {
 	uint64_t gets, hits, puts, evicted_blocks;
 };
 
-int space_table_create(struct io *io, struct io_device *device, const struct superblock *slice, struct space_table **ret_table);
+int space_table_create(struct io *io, struct io_device *device, const struct superblock *slice,
+		       struct space_table **ret_table);
 void space_table_destroy(struct space_table *table);
 /* Blocks by running the io; used before serving. */
 int space_table_load(struct space_table *table, char detail[DETAIL_BYTES]);
-struct space_row *space_find(struct space_table *table, const uint8_t tenant[16], const uint8_t digest[32]);
+struct space_row *
+space_find(struct space_table *table, const uint8_t tenant[16], const uint8_t digest[32]);
 struct space_row *space_by_number(struct space_table *table, uint32_t number);
 /* Finds or makes the row; a new row is durable before cb(arg, 0, row). */
-void space_open(struct space_table *table, const uint8_t tenant[16], const uint8_t digest[32], const char *label,
-		void (*cb)(void *arg, int rc, struct space_row *row), void *arg);
+void space_open(struct space_table *table, const uint8_t tenant[16], const uint8_t digest[32],
+		const char *label, void (*cb)(void *arg, int rc, struct space_row *row), void *arg);
 /* Raises the generation at once in DRAM (records of the old one are dead from now), makes it durable, then cb. */
-void space_drop(struct space_table *table, struct space_row *row, uint64_t birth, uint64_t segment_generation,
-		void (*cb)(void *arg, int rc), void *arg);
+void space_drop(struct space_table *table, struct space_row *row, uint64_t birth,
+		uint64_t segment_generation, void (*cb)(void *arg, int rc), void *arg);
 /* Changes quota / pin budget / label (UINT64_MAX, NULL = leave), durable before cb. */
-void space_set(struct space_table *table, struct space_row *row, uint64_t quota_bytes, uint64_t pin_budget_bytes, const char *label,
-	       void (*cb)(void *arg, int rc), void *arg);
-/* Drops rows that nothing can refer to any more. */
+void
+space_set(struct space_table *table, struct space_row *row, uint64_t quota_bytes,
+	  uint64_t pin_budget_bytes, const char *label, void (*cb)(void *arg, int rc), void *arg);
+/* Drops rows that nothing can refer to any more: dropped spaces without records that nobody opened since this table was loaded. */
 void space_table_trim(struct space_table *table, uint64_t segment_generation_oldest);
 /* Walks rows: *cursor = 0 at first; NULL at the end. */
 struct space_row *space_next(struct space_table *table, uint32_t *cursor);

@@ -40,11 +40,13 @@ struct superblock {
 };
 
 struct format_options {
-	uint64_t size_bytes;	/* 0: the whole device or the file's present size */
-	uint64_t segment_bytes; /* 0: power of two, 8 MiB … 1 GiB, so that a shard has >= 256 of them where it can */
-	uint32_t shards_count;	/* 0 = 1 */
-	bool force;		/* overwrite what is there */
-	bool prepare;		/* write every segment of a file in full now (format); false: later, in the background */
+	uint64_t size_bytes; /* 0: the whole device or the file's present size */
+	uint64_t
+	    segment_bytes; /* 0: power of two, 8 MiB … 1 GiB, so that a shard has >= 256 of them where it can */
+	uint32_t shards_count; /* 0 = 1 */
+	bool force;	       /* overwrite what is there */
+	bool
+	    prepare; /* write every segment of a file in full now (format); false: later, in the background */
 	/* progress, or NULL */
 	void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 	void *progress_arg;
@@ -52,13 +54,14 @@ struct format_options {
 };
 
 /* Makes or resizes the file (fallocate), writes superblocks and empty space tables, zeroes head and trailer of every segment. */
-int device_format(struct io *io, const char *path, const struct format_options *options, char detail[DETAIL_BYTES]);
+int device_format(struct io *io, const char *path, const struct format_options *options,
+		  char detail[DETAIL_BYTES]);
 /* Reads the superblocks of all slices. `ret_slices` has room for SLICES_MAX. A slice whose superblocks are both bad has segments_count = 0 in its row. */
-int device_superblocks_read(struct io *io, struct io_device *device, struct superblock *ret_slices, uint32_t *ret_count,
-			    char detail[DETAIL_BYTES]);
+int device_superblocks_read(struct io *io, struct io_device *device, struct superblock *ret_slices,
+			    uint32_t *ret_count, char detail[DETAIL_BYTES]);
 /* Writes both copies with sequence + 1, B first, each made stable before the other. Asynchronous version for the running shard. */
-void superblock_write(struct io *io, struct io_device *device, struct superblock *superblock, void (*cb)(void *arg, int rc),
-		      void *arg);
+void superblock_write(struct io *io, struct io_device *device, struct superblock *superblock,
+		      void (*cb)(void *arg, int rc), void *arg);
 /* What stands at the beginning of a foreign device, as far as a few well-known magics tell: "an ext4 file system", … */
 const char *foreign_content_name(const void *first_page_64k, uint64_t bytes);
 
