@@ -6,7 +6,7 @@
  * Threads:    pure functions, and states that belong to the caller.
  * Invariants: what block_id_compute() and space_digest_compute() give never changes: it is on flash, on the wire and in other
  *             people's indexes. Golden vectors pin it.
- * Tests:      tests/unit/base/test_hash.c, tests/func/test_identity.py (an independent implementation)
+ * Tests:      tests/unit/base/test_hash.c, tests/func/test_identity_page.py (an independent implementation)
  */
 #ifndef HR_BASE_HASH_H
 #define HR_BASE_HASH_H

@@ -1,4 +1,4 @@
-/* test_hash.c — golden vectors of identity, checked beside by tests/func/test_identity.py, and of the hashes below it. */
+/* test_hash.c — golden vectors of identity, checked beside by tests/func/test_identity_page.py, and of the hashes below it. */
 #include "base/hash.h"
 
 #include <errno.h>
