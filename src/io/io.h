@@ -30,16 +30,20 @@ struct sim;
 
 enum { IO_DEVICE_QUEUE_MAX = 4096, IO_IOV_MAX = 1024, IO_FDS_MAX = 16 };
 
-/* Which implementation. AUTO probes: io_uring when the kernel allows it, else the plain one. The library uses NET_POLL only. */
+/* Which implementation. The library uses NET_POLL only.
+ * DISK_AUTO is what HEADRACE_IO names (uring, pread), else io_uring when the kernel allows it, else pread with a note that says why.
+ * NET_AUTO is what HEADRACE_NET names (uring, epoll, poll), else epoll. A kind that was asked for by name and is refused is an
+ * error of io_create(). HEADRACE_DIRECT=0 treats every file and device as one that refuses O_DIRECT. */
 enum io_disk_kind { IO_DISK_AUTO, IO_DISK_URING, IO_DISK_PREAD, IO_DISK_SIM };
 enum io_net_kind { IO_NET_AUTO, IO_NET_URING, IO_NET_EPOLL, IO_NET_POLL, IO_NET_SIM };
 
 struct io_options {
 	enum io_disk_kind disk;
 	enum io_net_kind net;
-	unsigned ring_entries;	  /* io_uring submission entries, 0 = 256 */
-	unsigned pread_threads;	  /* workers of the pread backend, 0 = 4; started at the first device operation */
-	struct sim *sim;	  /* the simulated world; required by the _SIM kinds, which come together */
+	unsigned ring_entries; /* io_uring submission entries, 0 = 256 */
+	unsigned
+	    pread_threads; /* workers of the pread backend, 0 = 4; started at the first device operation */
+	struct sim *sim; /* the simulated world; required by the _SIM kinds, which come together */
 };
 
 /* What was chosen and why, for the log line and for STAT. */
@@ -57,7 +61,8 @@ struct io_counters {
 };
 
 int io_create(const struct io_options *options, struct io **ret_io);
-void io_destroy(struct io *io);	 /* All devices, listeners and conns must be closed and their callbacks run. */
+void io_destroy(
+    struct io *io); /* All devices, listeners and conns must be closed and their callbacks run. */
 void io_backend_get(const struct io *io, struct io_backend *ret);
 void io_counters_get(const struct io *io, struct io_counters *ret);
 
@@ -68,33 +73,39 @@ void io_wake(struct io *io); /* Any thread: makes a waiting io_run() return. */
 
 /* -- clock and randomness (clock.h's seam) ---------------------------------------------------------------------------------- */
 
-uint64_t io_now_us(const struct io *io);      /* Monotonic; read once per io_run() turn; fresh enough for deadlines. */
-uint64_t io_now_us_fresh(struct io *io);      /* Asks the clock. For latency measurements. */
-uint64_t io_wall_ms(const struct io *io);     /* Milliseconds since 1970, for expiry times that go to flash. */
+uint64_t io_now_us(
+    const struct io *io); /* Monotonic; read once per io_run() turn; fresh enough for deadlines. */
+uint64_t io_now_us_fresh(struct io *io); /* Asks the clock. For latency measurements. */
+uint64_t
+io_wall_ms(const struct io *io); /* Milliseconds since 1970, for expiry times that go to flash. */
 uint64_t io_random_u64(struct io *io);
 
 struct io_timer {
-	struct list_head link; /* or heap slot; private */
+	uint64_t seq; /* private: timers of one instant run in the order in which they were set */
 	uint64_t at_us;
-	uint32_t heap_idx;     /* private; 0 = not set */
+	uint32_t heap_idx; /* private; 0 = not set */
 	void (*cb)(void *arg);
 	void *arg;
 };
-void io_timer_set(struct io *io, struct io_timer *timer, uint64_t at_us, void (*cb)(void *arg), void *arg); /* Re-arms if set. */
-void io_timer_cancel(struct io *io, struct io_timer *timer); /* No-op when not set. A zeroed timer is not set. */
+void io_timer_set(struct io *io, struct io_timer *timer, uint64_t at_us, void (*cb)(void *arg),
+		  void *arg); /* Re-arms if set. */
+void io_timer_cancel(struct io *io,
+		     struct io_timer *timer); /* No-op when not set. A zeroed timer is not set. */
 
 /* -- devices ------------------------------------------------------------------------------------------------------------------ */
 
 enum {
 	IO_DEVICE_READONLY = 1u << 0,
 	IO_DEVICE_BUFFERED = 1u << 1, /* Do not even try O_DIRECT. */
-	IO_DEVICE_LOCK = 1u << 2,     /* Take an exclusive lock; -EBUSY when another process has it. */
+	IO_DEVICE_LOCK = 1u << 2, /* Take an exclusive lock; -EBUSY when another process has it. */
 };
 
 struct io_device_info {
 	uint64_t size_bytes;
-	uint32_t align_bytes; /* Of offsets, lengths and memory; 4096 also where the device would allow 512. */
-	bool direct;	      /* O_DIRECT holds. When it was refused, the device is buffered and `note` says so. */
+	uint32_t
+	    align_bytes; /* Of offsets, lengths and memory; 4096 also where the device would allow 512. */
+	bool
+	    direct; /* O_DIRECT holds. When it was refused, the device is buffered and `note` says so. */
 	bool block_device;
 	char note[128];
 };
@@ -128,21 +139,24 @@ void io_device_info_get(const struct io_device *device, struct io_device_info *r
 
 /* Whole or not at all: a short read or write is continued by the backend; end of device is -EIO. Result = bytes asked for.
  * A completed write is NOT stable unless IO_WRITE_DSYNC was given, or a sync begun after its completion has completed. */
-void io_device_read(struct io_device *device, struct io_op *op, const struct iovec *iov, unsigned iov_count, uint64_t off,
-		    io_op_cb cb, void *arg);
-void io_device_write(struct io_device *device, struct io_op *op, const struct iovec *iov, unsigned iov_count, uint64_t off,
-		     unsigned flags, io_op_cb cb, void *arg);
-void io_device_sync(struct io_device *device, struct io_op *op, io_op_cb cb, void *arg); /* fdatasync */
+void io_device_read(struct io_device *device, struct io_op *op, const struct iovec *iov,
+		    unsigned iov_count, uint64_t off, io_op_cb cb, void *arg);
+void io_device_write(struct io_device *device, struct io_op *op, const struct iovec *iov,
+		     unsigned iov_count, uint64_t off, unsigned flags, io_op_cb cb, void *arg);
+void
+io_device_sync(struct io_device *device, struct io_op *op, io_op_cb cb, void *arg); /* fdatasync */
 
 /* Tells the backend of memory that I/O will often use (io_uring fixed buffers, in pieces of at most 1 GiB). Never required: on
- * failure (a small memory-lock limit, say) it returns -errno and I/O goes on unregistered. Call again to add pieces. */
+ * failure (a small memory-lock limit, say) it returns -errno and I/O goes on unregistered. Call again to add pieces. Registered
+ * memory stays mapped as it is until io_destroy(): the kernel would go on using the old pages. */
 int io_memory_register(struct io *io, void *base, size_t len);
 
 /* -- network ------------------------------------------------------------------------------------------------------------------- */
 
 /* Addresses: "tcp:HOST:PORT" (HOST may be an IPv6 address in brackets; port 0 = any free one) and "unix:PATH". */
 typedef void (*io_accept_cb)(void *arg, struct io_conn *conn);
-int io_listen(struct io *io, const char *address, io_accept_cb cb, void *arg, struct io_listener **ret_listener);
+int io_listen(struct io *io, const char *address, io_accept_cb cb, void *arg,
+	      struct io_listener **ret_listener);
 void io_listener_close(struct io_listener *listener);
 /* The address with the real port, "tcp:127.0.0.1:40117". */
 const char *io_listener_address(const struct io_listener *listener);
@@ -151,23 +165,26 @@ const char *io_listener_address(const struct io_listener *listener);
  * not. A pending connect is given up with io_connect_cancel(), after which cb does not run. */
 struct io_connect;
 typedef void (*io_connect_cb)(void *arg, int rc, struct io_conn *conn);
-int io_connect(struct io *io, const char *address, uint64_t timeout_us, io_connect_cb cb, void *arg, struct io_connect **ret_connect);
+int io_connect(struct io *io, const char *address, uint64_t timeout_us, io_connect_cb cb, void *arg,
+	       struct io_connect **ret_connect);
 void io_connect_cancel(struct io_connect *connect);
 
 /* A byte stream. At most one receive and one send are under way at a time on a conn.
  * recv: completes with >= 1 bytes (scattered in order), 0 at the peer's end, or -errno.
  * send: completes with the sum of all iovecs once everything was handed to the kernel, or -errno. */
 typedef void (*io_conn_cb)(void *arg, int64_t result);
-void io_conn_recv(struct io_conn *conn, const struct iovec *iov, unsigned iov_count, io_conn_cb cb, void *arg);
-void io_conn_send(struct io_conn *conn, const struct iovec *iov, unsigned iov_count, io_conn_cb cb, void *arg);
+void io_conn_recv(struct io_conn *conn, const struct iovec *iov, unsigned iov_count, io_conn_cb cb,
+		  void *arg);
+void io_conn_send(struct io_conn *conn, const struct iovec *iov, unsigned iov_count, io_conn_cb cb,
+		  void *arg);
 /* Cancels what is under way and closes. The callbacks of operations under way still run, once, with -ECANCELED (memory is not
  * touched after that); the conn itself is freed by the io after them. Never call it twice. */
 void io_conn_close(struct io_conn *conn);
 
 /* unix: only. Descriptors go with the first byte of the send (dup'ed: the caller keeps its own); received ones wait in the conn until taken
  * (at most IO_FDS_MAX; more are closed and end the conn). Returns the count taken; they are the caller's. */
-void io_conn_send_fds(struct io_conn *conn, const struct iovec *iov, unsigned iov_count, const int *fds, unsigned fds_count,
-		      io_conn_cb cb, void *arg);
+void io_conn_send_fds(struct io_conn *conn, const struct iovec *iov, unsigned iov_count,
+		      const int *fds, unsigned fds_count, io_conn_cb cb, void *arg);
 unsigned io_conn_take_fds(struct io_conn *conn, int *ret_fds, unsigned fds_max);
 
 /* Moving a conn to another thread's io: nothing may be under way. detach frees the conn and returns its descriptor. */
@@ -180,7 +197,8 @@ bool io_conn_is_unix(const struct io_conn *conn);
 
 /* Watches a plain descriptor (an eventfd of another library) for readability. Not on the simulated backend. */
 struct io_watch;
-int io_watch_fd(struct io *io, int fd, void (*cb)(void *arg), void *arg, struct io_watch **ret_watch);
+int
+io_watch_fd(struct io *io, int fd, void (*cb)(void *arg), void *arg, struct io_watch **ret_watch);
 void io_watch_close(struct io_watch *watch);
 
 #endif

@@ -30,7 +30,7 @@ void sim_trace_to(struct sim *sim, void *file /* FILE *, borrowed, or NULL */);
 
 /* -- devices --------------------------------------------------------------------------------------------------------------- */
 enum sim_device_kind {
-	SIM_DEVICE_BYTES,	 /* Keeps what was written, in memory, sparse. */
+	SIM_DEVICE_BYTES, /* Keeps what was written, in memory, sparse. */
 	SIM_DEVICE_PAYLOAD_FREE, /* Keeps pages for which `keep_page` answers true; makes the others again by `make_page`. */
 };
 struct sim_device_options {
@@ -38,7 +38,7 @@ struct sim_device_options {
 	uint64_t size_bytes;
 	uint64_t latency_us_min, latency_us_max; /* per operation, drawn from the seed */
 	uint64_t bytes_per_second;		 /* 0 = no limit */
-	bool block_device;			 /* Looks like a raw device: stable zeros, no preparation needed. */
+	bool block_device; /* Looks like a raw device: stable zeros, no preparation needed. */
 	/* PAYLOAD_FREE: called with each 4 KiB page written; true keeps its bytes. */
 	bool (*keep_page)(void *arg, uint64_t off, const void *page);
 	void (*make_page)(void *arg, uint64_t off, void *ret_page);
@@ -64,11 +64,13 @@ uint64_t sim_device_ops(const struct sim *sim, const char *name); /* operations 
 /* -- network --------------------------------------------------------------------------------------------------------------- */
 struct sim_net_options {
 	uint64_t latency_us_min, latency_us_max;
-	uint32_t drop_conn_ppm;	 /* chance per send that the connection breaks instead */
-	uint32_t recv_split_max; /* 0 = as sent; else receives are split at random lengths up to this */
+	uint32_t drop_conn_ppm; /* chance per send that the connection breaks instead */
+	uint32_t
+	    recv_split_max; /* 0 = as sent; else receives are split at random lengths up to this */
 };
 void sim_net_set(struct sim *sim, const struct sim_net_options *options);
-void sim_net_partition(struct sim *sim, const char *address, bool cut); /* connects fail, streams to it stall */
-void sim_net_break_all(struct sim *sim);			        /* every stream ends with -ECONNRESET */
+void sim_net_partition(struct sim *sim, const char *address,
+		       bool cut);	 /* connects fail, streams to it stall */
+void sim_net_break_all(struct sim *sim); /* every stream ends with -ECONNRESET */
 
 #endif

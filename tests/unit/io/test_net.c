@@ -1,0 +1,818 @@
+/* test_net.c - streams, listeners, connects and descriptors over every net backend. */
+#include "io_test.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "base/prng.h"
+
+/* -- helpers -------------------------------------------------------------------------------------------------------------------- */
+
+struct server {
+	struct io_listener *listener;
+	struct io_conn *conn;
+	bool accepted;
+	unsigned times;
+};
+
+static void
+accept_cb(void *arg, struct io_conn *conn)
+{
+	struct server *s = arg;
+
+	s->conn = conn;
+	s->accepted = true;
+	s->times++;
+}
+
+struct client {
+	struct io_conn *conn;
+	bool done;
+	unsigned times;
+	int rc;
+};
+
+static void
+connect_cb(void *arg, int rc, struct io_conn *conn)
+{
+	struct client *c = arg;
+
+	c->conn = conn;
+	c->rc = rc;
+	c->done = true;
+	c->times++;
+}
+
+static void
+server_open(struct fixture *f, const char *address, struct server *ret_server)
+{
+	memset(ret_server, 0, sizeof(*ret_server));
+	assert_int_equal(io_listen(f->io, address, accept_cb, ret_server, &ret_server->listener),
+			 0);
+}
+
+struct pair {
+	struct server server;
+	struct client client;
+	struct io_conn *a, *b; /* the connecting side, the accepting side */
+};
+
+static void
+pair_open_at(struct fixture *f, const char *address, struct pair *p)
+{
+	memset(p, 0, sizeof(*p));
+	server_open(f, address, &p->server);
+	assert_int_equal(io_connect(f->io, io_listener_address(p->server.listener), 5000000,
+				    connect_cb, &p->client, NULL),
+			 0);
+	assert_false(p->client.done); /* never inside the call */
+	run_until(f->io, &p->client.done);
+	assert_int_equal(p->client.rc, 0);
+	run_until(f->io, &p->server.accepted);
+	p->a = p->client.conn;
+	p->b = p->server.conn;
+}
+
+static void
+unix_address(const struct fixture *f, char *ret_address, size_t len)
+{
+	(void)snprintf(ret_address, len, "unix:%s/sock", f->dir);
+}
+
+static void
+pair_open(struct fixture *f, bool is_unix, struct pair *p)
+{
+	char address[128];
+
+	unix_address(f, address, sizeof(address));
+	pair_open_at(f, is_unix ? address : "tcp:127.0.0.1:0", p);
+}
+
+static void
+pair_close(struct fixture *f, struct pair *p)
+{
+	if (p->a != NULL) {
+		io_conn_close(p->a);
+	}
+	if (p->b != NULL) {
+		io_conn_close(p->b);
+	}
+	io_listener_close(p->server.listener);
+	run_turns(f->io, 3);
+}
+
+static int64_t
+recv_now(struct fixture *f, struct io_conn *conn, void *buf, size_t len)
+{
+	struct iovec iov = { buf, len };
+	struct outcome o = { 0 };
+
+	io_conn_recv(conn, &iov, 1, outcome_cb, &o);
+	assert_false(o.done);
+	run_until(f->io, &o.done);
+	assert_int_equal(o.times, 1);
+	return o.result;
+}
+
+static int64_t
+send_now(struct fixture *f, struct io_conn *conn, const void *buf, size_t len)
+{
+	struct iovec iov = { (void *)buf, len };
+	struct outcome o = { 0 };
+
+	io_conn_send(conn, &iov, 1, outcome_cb, &o);
+	assert_false(o.done);
+	run_until(f->io, &o.done);
+	return o.result;
+}
+
+/* -- streams ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Sends 4 MiB as 300 iovecs of odd lengths; the other side receives into 3 small iovecs at a time. Every byte must arrive. */
+static void
+stream_body(struct fixture *f, bool is_unix)
+{
+	enum { BYTES = 4 << 20, PIECES = 300 };
+	uint8_t *out = malloc(BYTES), *in = malloc(BYTES);
+	struct iovec iov[PIECES];
+	struct outcome sent = { 0 };
+	struct io_counters counters;
+	size_t off = 0, got = 0;
+	struct prng prng;
+	struct pair p;
+	unsigned i;
+
+	pair_open(f, is_unix, &p);
+	assert_int_equal(io_conn_is_unix(p.a), is_unix);
+	prng_init(&prng, 1);
+	for (i = 0; i < BYTES; i++) {
+		out[i] = (uint8_t)prng_u32(&prng);
+	}
+	for (i = 0; i < PIECES; i++) {
+		size_t len = i == PIECES - 1 ? BYTES - off : prng_u64(&prng) % (2 * BYTES / PIECES);
+
+		len = HR_MIN(len, BYTES - off); /* zero lengths are among them */
+		iov[i] = (struct iovec){ out + off, len };
+		off += len;
+	}
+	io_conn_send(p.a, iov, PIECES, outcome_cb, &sent);
+	while (got < BYTES) {
+		size_t room = HR_MIN((size_t)BYTES - got, (size_t)50000);
+		struct iovec to[3] = { { in + got, room / 3 },
+				       { NULL, 0 },
+				       { in + got + room / 3, room - room / 3 } };
+		struct outcome o = { 0 };
+
+		io_conn_recv(p.b, to, 3, outcome_cb, &o);
+		run_until(f->io, &o.done);
+		assert_true(o.result > 0 && (size_t)o.result <= room);
+		got += (size_t)o.result;
+	}
+	run_until(f->io, &sent.done);
+	assert_int_equal(sent.result, BYTES);
+	assert_memory_equal(in, out, BYTES);
+	io_counters_get(f->io, &counters);
+	assert_int_equal(counters.net_recv_bytes, BYTES);
+	assert_int_equal(counters.net_send_bytes, BYTES);
+	pair_close(f, &p);
+	free(in);
+	free(out);
+}
+
+static void
+stream_tcp(void **state)
+{
+	stream_body(*state, false);
+}
+
+static void
+stream_unix(void **state)
+{
+	stream_body(*state, true);
+}
+
+struct bounce {
+	struct io_conn *conn;
+	uint8_t bytes[64];
+	struct iovec iov;
+	unsigned left;
+	bool done;
+};
+
+static void bounce_recv(struct bounce *b);
+
+static void
+bounce_sent(void *arg, int64_t result)
+{
+	struct bounce *b = arg;
+
+	assert_true(result == sizeof(b->bytes));
+	if (--b->left == 0) {
+		b->done = true;
+		return;
+	}
+	bounce_recv(b);
+}
+
+static void
+bounce_received(void *arg, int64_t result)
+{
+	struct bounce *b = arg;
+
+	assert_true(result > 0);
+	b->iov.iov_base = (char *)b->iov.iov_base + result;
+	b->iov.iov_len -= (size_t)result;
+	if (b->iov.iov_len > 0) {
+		io_conn_recv(b->conn, &b->iov, 1, bounce_received, b);
+		return;
+	}
+	b->iov = (struct iovec){ b->bytes, sizeof(b->bytes) };
+	io_conn_send(b->conn, &b->iov, 1, bounce_sent, b);
+}
+
+static void
+bounce_recv(struct bounce *b)
+{
+	b->iov = (struct iovec){ b->bytes, sizeof(b->bytes) };
+	io_conn_recv(b->conn, &b->iov, 1, bounce_received, b);
+}
+
+/* A message goes back and forth 500 times, all operations begun in callbacks. */
+static void
+ping_pong(void **state)
+{
+	struct fixture *f = *state;
+	struct bounce a = { .left = 500 }, b = { .left = 500 };
+	struct pair p;
+
+	pair_open(f, false, &p);
+	a.conn = p.a;
+	b.conn = p.b;
+	a.iov = (struct iovec){ a.bytes, sizeof(a.bytes) };
+	io_conn_send(a.conn, &a.iov, 1, bounce_sent, &a);
+	bounce_recv(&b);
+	run_until(f->io, &b.done);
+	run_until(f->io, &a.done);
+	pair_close(f, &p);
+}
+
+/* The end of the stream comes after its bytes and is told again when asked again. */
+static void
+end_of_stream(void **state)
+{
+	struct fixture *f = *state;
+	char buf[64];
+	struct pair p;
+	int u;
+
+	for (u = 0; u < 2; u++) {
+		pair_open(f, u == 1, &p);
+		assert_int_equal(send_now(f, p.a, "last words", 10), 10);
+		io_conn_close(p.a);
+		p.a = NULL;
+		assert_int_equal(recv_now(f, p.b, buf, sizeof(buf)), 10);
+		assert_memory_equal(buf, "last words", 10);
+		assert_int_equal(recv_now(f, p.b, buf, sizeof(buf)), 0);
+		assert_int_equal(recv_now(f, p.b, buf, sizeof(buf)), 0);
+		pair_close(f, &p);
+	}
+}
+
+/* Both directions under way, the send because nobody reads: closing ends both with -ECANCELED, each once, not inside the call. */
+static void
+close_with_operations_under_way(void **state)
+{
+	enum { BYTES = 64 << 20 };
+	struct fixture *f = *state;
+	char *big = calloc(1, BYTES), in[16];
+	struct iovec out_iov = { big, BYTES }, in_iov = { in, sizeof(in) };
+	struct outcome sent = { 0 }, received = { 0 };
+	struct pair p;
+
+	pair_open(f, false, &p);
+	io_conn_send(p.a, &out_iov, 1, outcome_cb, &sent);
+	io_conn_recv(p.a, &in_iov, 1, outcome_cb, &received);
+	run_turns(f->io, 5);
+	assert_false(sent.done);
+	assert_false(received.done);
+	io_conn_close(p.a);
+	p.a = NULL;
+	assert_false(sent.done);
+	assert_false(received.done);
+	run_until(f->io, &sent.done);
+	run_until(f->io, &received.done);
+	run_turns(f->io, 3);
+	assert_int_equal(sent.times, 1);
+	assert_int_equal(sent.result, -ECANCELED);
+	assert_int_equal(received.times, 1);
+	assert_int_equal(received.result, -ECANCELED);
+	pair_close(f, &p);
+	free(big);
+}
+
+/* Closed in the very turn in which the operations were asked for: they were never tried, and still end. */
+static void
+close_at_once(void **state)
+{
+	struct fixture *f = *state;
+	char buf[16];
+	struct iovec iov = { buf, sizeof(buf) };
+	struct outcome sent = { 0 }, received = { 0 };
+	struct pair p;
+
+	pair_open(f, false, &p);
+	memset(buf, 0, sizeof(buf));
+	io_conn_recv(p.b, &iov, 1, outcome_cb, &received);
+	io_conn_send(p.b, &iov, 1, outcome_cb, &sent);
+	io_conn_close(p.b);
+	p.b = NULL;
+	run_until(f->io, &sent.done);
+	run_until(f->io, &received.done);
+	run_turns(f->io, 2);
+	assert_int_equal(sent.times + received.times, 2);
+	assert_int_equal(received.result, -ECANCELED);
+	assert_int_equal(sent.result, -ECANCELED);
+	pair_close(f, &p);
+}
+
+struct closer {
+	struct io_conn *conn;
+	struct outcome received;
+	bool closed;
+};
+
+static void
+closing_cb(void *arg, int64_t result)
+{
+	struct closer *c = arg;
+
+	(void)result;
+	io_conn_close(c->conn);
+	c->closed = true;
+}
+
+/* A callback closes its own conn while the other direction is under way. */
+static void
+close_inside_a_callback(void **state)
+{
+	struct fixture *f = *state;
+	struct closer c = { 0 };
+	char buf[16] = "x";
+	struct iovec iov = { buf, sizeof(buf) }, out = { buf, 1 };
+	struct pair p;
+
+	pair_open(f, true, &p);
+	c.conn = p.a;
+	io_conn_recv(p.a, &iov, 1, outcome_cb, &c.received);
+	io_conn_send(p.a, &out, 1, closing_cb, &c);
+	run_until(f->io, &c.closed);
+	p.a = NULL;
+	run_until(f->io, &c.received.done);
+	assert_int_equal(c.received.result, -ECANCELED);
+	assert_int_equal(c.received.times, 1);
+	pair_close(f, &p);
+}
+
+/* Sending to a peer that is gone is an error of the operation, never a signal. */
+static void
+send_to_a_closed_peer(void **state)
+{
+	struct fixture *f = *state;
+	char buf[4096] = { 0 };
+	int64_t rc = 0;
+	struct pair p;
+	int u, i;
+
+	for (u = 0; u < 2; u++) {
+		pair_open(f, u == 1, &p);
+		io_conn_close(p.b);
+		p.b = NULL;
+		run_turns(f->io, 3);
+		for (i = 0, rc = 0; i < 50 && rc >= 0; i++) {
+			rc = send_now(f, p.a, buf, sizeof(buf));
+			run_turns(f->io, 1);
+		}
+		assert_true(rc == -EPIPE || rc == -ECONNRESET);
+		pair_close(f, &p);
+	}
+}
+
+/* No room and nothing to send are told apart from the stream's end. */
+static void
+empty_operations(void **state)
+{
+	struct fixture *f = *state;
+	struct pair p;
+	char c;
+
+	pair_open(f, false, &p);
+	assert_int_equal(recv_now(f, p.a, &c, 0), -EINVAL);
+	assert_int_equal(send_now(f, p.a, &c, 0), 0);
+	pair_close(f, &p);
+}
+
+/* -- listeners and connects ----------------------------------------------------------------------------------------------------- */
+
+/* Port 0 becomes a real one, which two clients reach; both ends know each other's name. */
+static void
+listener_on_any_port(void **state)
+{
+	struct fixture *f = *state;
+	struct server s;
+	struct client c[2] = { { 0 } };
+	struct io_conn *accepted[2];
+	int i;
+
+	server_open(f, "tcp:127.0.0.1:0", &s);
+	assert_true(strncmp(io_listener_address(s.listener), "tcp:127.0.0.1:", 14) == 0);
+	assert_string_not_equal(io_listener_address(s.listener), "tcp:127.0.0.1:0");
+	for (i = 0; i < 2; i++) {
+		s.accepted = false;
+		assert_int_equal(io_connect(f->io, io_listener_address(s.listener), 5000000,
+					    connect_cb, &c[i], NULL),
+				 0);
+		run_until(f->io, &c[i].done);
+		assert_int_equal(c[i].rc, 0);
+		run_until(f->io, &s.accepted);
+		accepted[i] = s.conn;
+		if (f->sim == NULL) {
+			assert_string_equal(io_conn_peer(c[i].conn),
+					    io_listener_address(s.listener));
+		}
+		assert_true(strlen(io_conn_peer(s.conn)) > 4);
+	}
+	assert_int_equal(s.times, 2);
+	io_listener_close(s.listener);
+	for (i = 0; i < 2; i++) {
+		io_conn_close(c[i].conn);
+		io_conn_close(accepted[i]);
+	}
+	run_turns(f->io, 2);
+}
+
+/* A port that nobody listens on any more refuses; the listener's closing is what makes it so. */
+static void
+connect_refused(void **state)
+{
+	struct fixture *f = *state;
+	char address[128];
+	struct server s;
+	int u;
+
+	for (u = 0; u < 2; u++) {
+		struct client c = { 0 };
+
+		unix_address(f, address, sizeof(address));
+		server_open(f, u == 1 ? address : "tcp:127.0.0.1:0", &s);
+		(void)snprintf(address, sizeof(address), "%s", io_listener_address(s.listener));
+		io_listener_close(s.listener);
+		run_turns(f->io, 2);
+		assert_int_equal(io_connect(f->io, address, 5000000, connect_cb, &c, NULL), 0);
+		assert_false(c.done);
+		run_until(f->io, &c.done);
+		assert_true(c.rc == -ECONNREFUSED || (u == 1 && c.rc == -ENOENT));
+		assert_null(c.conn);
+		assert_int_equal(c.times, 1);
+	}
+}
+
+/* A listening socket that never accepts and whose queue is full: TCP drops the SYNs, Unix says EAGAIN. */
+static int
+full_listener(struct fixture *f, bool is_unix, char *ret_address, size_t len, int *ret_fillers)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	struct sockaddr *addr = is_unix ? (struct sockaddr *)&un : (struct sockaddr *)&in;
+	socklen_t addr_len = is_unix ? sizeof(un) : sizeof(in);
+	int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), i;
+
+	(void)snprintf(un.sun_path, sizeof(un.sun_path), "%s/full", f->dir);
+	assert_int_equal(bind(fd, addr, addr_len), 0);
+	assert_int_equal(listen(fd, 0), 0);
+	assert_int_equal(getsockname(fd, addr, &addr_len), 0);
+	for (i = 0; i < 4; i++) {
+		ret_fillers[i] = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		(void)connect(ret_fillers[i], addr, addr_len);
+	}
+	if (is_unix) {
+		(void)snprintf(ret_address, len, "unix:%s", un.sun_path);
+	} else {
+		(void)snprintf(ret_address, len, "tcp:127.0.0.1:%u", ntohs(in.sin_port));
+	}
+	return fd;
+}
+
+/* Connecting ends with -ETIMEDOUT at its time; a cancelled one is never heard of again. */
+static void
+connect_timeout_and_cancel(void **state)
+{
+	struct fixture *f = *state;
+	int u, i, fd, fillers[4];
+	char address[160];
+
+	for (u = 0; u < 2; u++) {
+		struct client c = { 0 }, cancelled = { 0 };
+		struct io_connect *connect;
+		uint64_t before_us = io_now_us_fresh(f->io);
+
+		fd = full_listener(f, u == 1, address, sizeof(address), fillers);
+		assert_int_equal(io_connect(f->io, address, 50000, connect_cb, &c, NULL), 0);
+		assert_int_equal(io_connect(f->io, address, 20000, connect_cb, &cancelled,
+					    &connect),
+				 0);
+		run_turns(f->io, 2);
+		io_connect_cancel(connect);
+		run_until(f->io, &c.done);
+		assert_int_equal(c.rc, -ETIMEDOUT);
+		assert_null(c.conn);
+		assert_true(io_now_us_fresh(f->io) - before_us >= 50000);
+		run_turns(f->io, 3);
+		assert_int_equal(c.times, 1);
+		assert_int_equal(cancelled.times, 0);
+		for (i = 0; i < 4; i++) {
+			(void)close(fillers[i]);
+		}
+		(void)close(fd);
+	}
+}
+
+/* Given up before the loop turned, and given up when all is done but the callback. */
+static void
+connect_cancel_at_once(void **state)
+{
+	struct fixture *f = *state;
+	struct client c = { 0 };
+	struct io_connect *connect;
+	struct server s;
+
+	server_open(f, "tcp:127.0.0.1:0", &s);
+	assert_int_equal(io_connect(f->io, io_listener_address(s.listener), 5000000, connect_cb, &c,
+				    &connect),
+			 0);
+	io_connect_cancel(connect);
+	run_turns(f->io, 5);
+	assert_int_equal(c.times, 0);
+	if (s.accepted) {
+		io_conn_close(s.conn);
+	}
+	io_listener_close(s.listener);
+	run_turns(f->io, 3);
+}
+
+/* Addresses that cannot be meant are refused by the call itself. */
+static void
+bad_addresses(void **state)
+{
+	static const char *const bad[] = { "",
+					   "127.0.0.1:80",
+					   "tcp:",
+					   "tcp:127.0.0.1",
+					   "tcp:127.0.0.1:",
+					   "tcp:127.0.0.1:http",
+					   "tcp:127.0.0.1:65536",
+					   "tcp:::1:80",
+					   "tcp:[::1:80",
+					   "unix:",
+					   "udp:127.0.0.1:80" };
+	struct fixture *f = *state;
+	struct io_listener *listener;
+	struct client c = { 0 };
+	struct server s = { 0 };
+	char path[256];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(io_listen(f->io, bad[i], accept_cb, &s, &listener), -EINVAL);
+		assert_int_equal(io_connect(f->io, bad[i], 1000, connect_cb, &c, NULL), -EINVAL);
+	}
+	memset(path, 'x', sizeof(path) - 1);
+	path[sizeof(path) - 1] = '\0';
+	memcpy(path, "unix:/", 6);
+	assert_int_equal(io_listen(f->io, path, accept_cb, &s, &listener), -ENAMETOOLONG);
+	run_turns(f->io, 2);
+	assert_int_equal(c.times, 0);
+}
+
+/* Two listeners on one address: the second is told. A socket file left by a dead process is replaced; ours goes with us. */
+static void
+address_in_use(void **state)
+{
+	struct fixture *f = *state;
+	struct io_listener *second;
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	char address[128];
+	struct server s;
+	int u, fd;
+
+	unix_address(f, address, sizeof(address));
+	for (u = 0; u < 2; u++) {
+		server_open(f, u == 1 ? address : "tcp:127.0.0.1:0", &s);
+		assert_int_equal(io_listen(f->io, io_listener_address(s.listener), accept_cb, &s,
+					   &second),
+				 -EADDRINUSE);
+		io_listener_close(s.listener);
+		run_turns(f->io, 3);
+	}
+	if (f->sim == NULL) {
+		assert_int_equal(access(address + 5, F_OK), -1);
+		fd = socket(AF_UNIX, SOCK_STREAM, 0);
+		(void)snprintf(un.sun_path, sizeof(un.sun_path), "%s/sock", f->dir);
+		assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+		(void)close(fd);
+	}
+	server_open(f, address, &s);
+	io_listener_close(s.listener);
+	run_turns(f->io, 3);
+}
+
+/* A listener closed by its own callback while more are waiting. */
+static struct io_listener *g_close_me;
+
+static void
+accept_and_close_cb(void *arg, struct io_conn *conn)
+{
+	struct server *s = arg;
+
+	accept_cb(s, conn);
+	io_listener_close(g_close_me);
+}
+
+static void
+listener_closed_by_its_callback(void **state)
+{
+	struct fixture *f = *state;
+	struct server s = { 0 };
+	struct client c[3] = { { 0 } };
+	int i;
+
+	assert_int_equal(io_listen(f->io, "tcp:127.0.0.1:0", accept_and_close_cb, &s, &g_close_me),
+			 0);
+	for (i = 0; i < 3; i++) {
+		assert_int_equal(io_connect(f->io, io_listener_address(g_close_me), 100000,
+					    connect_cb, &c[i], NULL),
+				 0);
+	}
+	for (i = 0; i < 3; i++) {
+		run_until(f->io, &c[i].done);
+	}
+	run_until(f->io, &s.accepted);
+	assert_int_equal(s.times, 1);
+	io_conn_close(s.conn);
+	for (i = 0; i < 3; i++) {
+		if (c[i].conn != NULL) {
+			io_conn_close(c[i].conn);
+		}
+	}
+	run_turns(f->io, 3);
+}
+
+/* -- descriptors -------------------------------------------------------------------------------------------------------------------- */
+
+static int
+memfd_with(const char *text)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, text, strlen(text), 0), (ssize_t)strlen(text));
+	return fd;
+}
+
+/* Two descriptors go with a message; the sender closes its own at once; the receiver reads what is in them. */
+static void
+descriptors_are_passed(void **state)
+{
+	struct fixture *f = *state;
+	struct outcome sent = { 0 };
+	struct iovec iov = { (void *)"with fds", 8 };
+	int fds[2], got[IO_FDS_MAX], i;
+	char buf[64];
+	struct pair p;
+
+	pair_open(f, true, &p);
+	fds[0] = memfd_with("first");
+	fds[1] = memfd_with("other");
+	io_conn_send_fds(p.a, &iov, 1, fds, 2, outcome_cb, &sent);
+	(void)close(fds[0]);
+	(void)close(fds[1]);
+	run_until(f->io, &sent.done);
+	assert_int_equal(sent.result, 8);
+	assert_int_equal(recv_now(f, p.b, buf, sizeof(buf)), 8);
+	assert_int_equal(io_conn_take_fds(p.b, got, 1), 1);
+	assert_int_equal(io_conn_take_fds(p.b, got + 1, IO_FDS_MAX - 1), 1);
+	assert_int_equal(io_conn_take_fds(p.b, got + 2, 1), 0);
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(pread(got[i], buf, sizeof(buf), 0), 5);
+		assert_memory_equal(buf, i == 0 ? "first" : "other", 5);
+		(void)close(got[i]);
+	}
+	pair_close(f, &p);
+}
+
+/* Never over TCP, never more than the limit in one message, and waiting ones beyond the limit end the conn. */
+static void
+descriptors_have_limits(void **state)
+{
+	struct fixture *f = *state;
+	struct iovec iov = { (void *)"x", 1 };
+	int fds[IO_FDS_MAX + 1], i;
+	char buf[4];
+	struct pair p;
+
+	for (i = 0; i <= IO_FDS_MAX; i++) {
+		fds[i] = memfd_with("");
+	}
+	pair_open(f, false, &p);
+	{
+		struct outcome sent = { 0 };
+
+		io_conn_send_fds(p.a, &iov, 1, fds, 1, outcome_cb, &sent);
+		assert_false(sent.done);
+		run_until(f->io, &sent.done);
+		assert_int_equal(sent.result, -EINVAL);
+	}
+	pair_close(f, &p);
+	pair_open(f, true, &p);
+	for (i = 0; i < 3; i++) {
+		struct outcome sent = { 0 };
+
+		io_conn_send_fds(p.a, &iov, 1, fds, i == 0 ? IO_FDS_MAX + 1 : IO_FDS_MAX,
+				 outcome_cb, &sent);
+		run_until(f->io, &sent.done);
+		assert_int_equal(sent.result, i == 0 ? -EINVAL : 1);
+	}
+	assert_int_equal(recv_now(f, p.b, buf, 1), 1);
+	assert_int_equal(recv_now(f, p.b, buf, 1), -EPROTO);
+	pair_close(f, &p);
+	for (i = 0; i <= IO_FDS_MAX; i++) {
+		(void)close(fds[i]);
+	}
+}
+
+/* A conn moves to another loop between two messages, with bytes waiting in it. */
+static void
+conn_moves_to_another_io(void **state)
+{
+	struct fixture *f = *state;
+	struct fixture other = *f;
+	struct io_conn *moved;
+	struct outcome o = { 0 };
+	struct iovec iov;
+	char buf[16];
+	struct pair p;
+	int fd;
+
+	assert_int_equal(fixture_io_create(f, &other.io), 0);
+	pair_open(f, false, &p);
+	assert_int_equal(send_now(f, p.a, "hello", 5), 5);
+	assert_int_equal(recv_now(f, p.b, buf, 2), 2);
+	fd = io_conn_detach(p.b);
+	assert_true(fd >= 0);
+	p.b = NULL;
+	run_turns(f->io, 2);
+	assert_int_equal(io_conn_attach(other.io, fd, &moved), 0);
+	assert_int_equal(recv_now(&other, moved, buf, sizeof(buf)), 3);
+	assert_memory_equal(buf, "llo", 3);
+	assert_int_equal(send_now(&other, moved, "back", 4), 4);
+	iov = (struct iovec){ buf, sizeof(buf) };
+	io_conn_recv(p.a, &iov, 1, outcome_cb, &o);
+	run_until(f->io, &o.done);
+	assert_int_equal(o.result, 4);
+	io_conn_close(moved);
+	run_turns(other.io, 2);
+	io_destroy(other.io);
+	pair_close(f, &p);
+}
+
+int
+main(void)
+{
+	const struct body bodies[] = {
+		BODY(stream_tcp),
+		BODY(stream_unix),
+		BODY(ping_pong),
+		BODY(end_of_stream),
+		BODY(close_with_operations_under_way),
+		BODY(close_at_once),
+		BODY(close_inside_a_callback),
+		BODY(send_to_a_closed_peer),
+		BODY(empty_operations),
+		BODY(listener_on_any_port),
+		BODY(connect_refused),
+		BODY_REAL(connect_timeout_and_cancel),
+		BODY(connect_cancel_at_once),
+		BODY(bad_addresses),
+		BODY(address_in_use),
+		BODY(listener_closed_by_its_callback),
+		BODY(descriptors_are_passed),
+		BODY(descriptors_have_limits),
+		BODY(conn_moves_to_another_io),
+	};
+
+	return run_bodies("net", bodies, ARRAY_SIZE(bodies));
+}
