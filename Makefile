@@ -1,36 +1,80 @@
-# A thin layer over Meson: `make` builds into build/, the other targets are below.
+# A thin layer over Meson: `make` builds into build/. `make help` lists the targets.
 BUILD ?= build
 PREFIX ?= /usr/local
 DESTDIR ?=
 MESON_FLAGS ?=
-NINJA_FLAGS ?=
 
 # Worktrees share what ccache knows: paths in the objects are relative to the source folder anyway.
 export CCACHE_NOHASHDIR := 1
 export CCACHE_BASEDIR := $(CURDIR)
-ifeq ($(MAKELEVEL),0)
-NINJA_QUIET = $(if $(findstring s,$(firstword -$(MAKEFLAGS))),--quiet,)
-endif
+export BUILD
 
-.PHONY: all build configure check check-fast check-traces demo bench install style format deps clean
+.PHONY: all build help configure ensure check check-fast check-traces demo bench install man style format deps clean
 
 all: build
+
+help:
+	@echo "make               build into $(BUILD)/: headrace, headraced, libheadrace"
+	@echo "make demo          a store, a daemon, a replayed trace and its report, in one go"
+	@echo "make check         every test; check-fast: those of two minutes; check-traces: whole production traces"
+	@echo "make bench         speed, beside Redis and fio in the same run"
+	@echo "make install       PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
+	@echo "make man           man pages from docs/man (needs pandoc)"
+	@echo "make style         clang-format and clang-tidy; format: applies clang-format"
+	@echo "make deps          installs what building, testing and benchmarking need (Debian 12)"
+	@echo "make clean         removes $(BUILD)/ and its siblings"
 
 configure:
 	@[ -f $(BUILD)/build.ninja ] || scripts/deps.sh --check
 	@scripts/configure.sh $(BUILD) $(MESON_FLAGS)
 
 build: configure
-	@ninja -C $(BUILD) $(NINJA_FLAGS) $(NINJA_QUIET)
+	@ninja -C $(BUILD) --quiet
+
+# On a bare machine these install what is missing, and say so.
+ensure:
+	@scripts/deps.sh --ensure
+
+check: ensure
+	@$(MAKE) --no-print-directory build
+	@scripts/check.py full
+
+check-fast: ensure
+	@$(MAKE) --no-print-directory build
+	@scripts/check.py fast
+
+check-traces: ensure
+	@$(MAKE) --no-print-directory build
+	@scripts/check.py traces
+
+demo: ensure
+	@$(MAKE) --no-print-directory build
+	@scripts/demo.sh
+
+bench: deps
+	@$(MAKE) --no-print-directory build
+	@bench/run.sh
+
+# Into a build of its own, so that its prefix does not make everybody's build start again.
+install:
+	@[ -f $(BUILD)-install/build.ninja ] || scripts/deps.sh --check
+	@if [ -f $(BUILD)-install/build.ninja ]; then meson configure $(BUILD)-install -Dprefix=$(PREFIX); fi
+	@scripts/configure.sh $(BUILD)-install -Dprefix=$(PREFIX) -Dtests=false $(MESON_FLAGS)
+	@ninja -C $(BUILD)-install --quiet
+	@DESTDIR=$(DESTDIR) meson install -C $(BUILD)-install --no-rebuild --quiet
+	@echo "installed in $(DESTDIR)$(PREFIX)"
+
+man: configure
+	@scripts/man.sh $(BUILD)/man
+
+style: build
+	@scripts/style.sh
+
+format:
+	@scripts/style.sh --fix
 
 deps:
 	@scripts/deps.sh
 
 clean:
-	rm -rf $(BUILD) build-*
-
-style: build
-	@BUILD=$(BUILD) scripts/style.sh
-
-format:
-	@scripts/style.sh --fix
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fault $(BUILD)-install

@@ -19,8 +19,17 @@ if [ "$mode" = fix ]; then
 	# shellcheck disable=SC2086 # a list of files is meant
 	exec clang-format -i $files
 fi
-# shellcheck disable=SC2086
-clang-format --dry-run -Werror $files
+unformatted=
+for f in $files; do
+	clang-format --dry-run -Werror "$f" >/dev/null 2>&1 || unformatted="$unformatted $f"
+done
+if [ -n "$unformatted" ]; then
+	echo "headrace: \`make format\` would change:" >&2
+	for f in $unformatted; do
+		echo "  $f" >&2
+	done
+	exit 1
+fi
 if [ "$mode" = format ]; then
 	exit 0
 fi

@@ -217,6 +217,7 @@ value_set(const struct option_set *set, const struct option *option, const char 
 	case OPTION_LIST:
 		rc = list_append(replace_list ? &made : value, text);
 		if (rc != 0) {
+			list_clear(&made);
 			return errf(err, rc, "%s: no memory", option->name);
 		}
 		if (replace_list) {
