@@ -9,7 +9,7 @@ export CCACHE_NOHASHDIR := 1
 export CCACHE_BASEDIR := $(CURDIR)
 export BUILD
 
-.PHONY: all build help configure ensure check check-fast check-traces demo bench install man style format deps clean
+.PHONY: all build help configure ensure check check-fast check-traces demo bench install man fuzz style format deps clean
 
 all: build
 
@@ -20,6 +20,7 @@ help:
 	@echo "make bench         speed, beside Redis and fio in the same run"
 	@echo "make install       PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)"
 	@echo "make man           man pages from docs/man (needs pandoc)"
+	@echo "make fuzz          libFuzzer over the parsers, FUZZ_SECONDS=$(FUZZ_SECONDS) each"
 	@echo "make style         clang-format and clang-tidy; format: applies clang-format"
 	@echo "make deps          installs what building, testing and benchmarking need (Debian 12)"
 	@echo "make clean         removes $(BUILD)/ and its siblings"
@@ -62,10 +63,23 @@ install:
 	@scripts/configure.sh $(BUILD)-install -Dprefix=$(PREFIX) -Dtests=false $(MESON_FLAGS)
 	@ninja -C $(BUILD)-install --quiet
 	@DESTDIR=$(DESTDIR) meson install -C $(BUILD)-install --no-rebuild --quiet
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ] && command -v ldconfig >/dev/null; then ldconfig; fi
 	@echo "installed in $(DESTDIR)$(PREFIX)"
 
 man: configure
 	@scripts/man.sh $(BUILD)/man
+
+# Longer than the corpora in `make check`: libFuzzer with sanitizers, each target for FUZZ_SECONDS.
+FUZZ_SECONDS ?= 60
+fuzz:
+	@CC=clang scripts/configure.sh $(BUILD)-fuzz -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
+	@ninja -C $(BUILD)-fuzz --quiet
+	@for target in $(BUILD)-fuzz/tests/fuzz_*[!p]; do \
+		[ -x $$target ] && [ -f $$target ] || continue; \
+		name=$$(basename $$target | sed s/fuzz_//); \
+		mkdir -p $(BUILD)-fuzz/corpus/$$name; \
+		$$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 $(BUILD)-fuzz/corpus/$$name tests/fuzz/corpus/$$name || exit 1; \
+	done
 
 style: build
 	@scripts/style.sh
@@ -77,4 +91,4 @@ deps:
 	@scripts/deps.sh
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fault $(BUILD)-install
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fault $(BUILD)-fuzz $(BUILD)-install

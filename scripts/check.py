@@ -164,7 +164,7 @@ def check_sanitizers(totals):
     asan = BUILD.with_name(BUILD.name + "-asan")
     options = ["-Dbuildtype=debug", "-Doptimization=1", "-Db_lundef=false", "-Dc_args=-DHR_DEBUG=1"]
     if configure(totals, "asan", asan, [*options, "-Dfault=true", "-Db_sanitize=address,undefined"], [], {"CC": cc}):
-        meson(totals, f"asan ({cc})", asan, ["unit", "sim", "fault"], 600, multiplier=4)
+        meson(totals, f"asan ({cc})", asan, ["unit", "sim", "fault", "fuzz"], 600, multiplier=4)
     tsan = BUILD.with_name(BUILD.name + "-tsan")
     if run("tsan-setup", ["scripts/configure.sh", str(tsan), *options, "-Db_sanitize=thread"], 120, {"CC": "gcc"}) != 0:
         totals.add_failure("tsan: does not configure")
@@ -202,7 +202,7 @@ def main():
         meson(totals, "unit, sim, headers", BUILD, ["unit", "sim", "headers"], limit)
         pytest(totals, "func", [], limit)
     else:
-        meson(totals, "unit, sim, fault, headers", BUILD, ["unit", "sim", "fault", "headers"], limit)
+        meson(totals, "unit, sim, fault, …", BUILD, ["unit", "sim", "fault", "fuzz", "headers"], limit)
         check_func(totals, limit)
         check_sanitizers(totals)
     say(f"{'all':<24} {totals.passed:>5} passed {totals.failed:>3} failed {totals.skipped:>3} skipped "
