@@ -48,8 +48,8 @@ error_text(int rc)
 	return text;
 }
 
-int
-errf(struct errbuf *err, int rc, const char *fmt, ...)
+void
+errf_write(struct errbuf *err, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -58,18 +58,17 @@ errf(struct errbuf *err, int rc, const char *fmt, ...)
 		(void)vsnprintf(err->text, sizeof(err->text), fmt, ap);
 		va_end(ap);
 	}
-	return rc;
 }
 
-int
-errf_prefix(struct errbuf *err, int rc, const char *fmt, ...)
+void
+errf_write_prefix(struct errbuf *err, int rc, const char *fmt, ...)
 {
 	struct errbuf old;
 	va_list ap;
 	size_t len;
 
 	if (err == NULL) {
-		return rc;
+		return;
 	}
 	old = *err;
 	va_start(ap, fmt);
@@ -78,5 +77,4 @@ errf_prefix(struct errbuf *err, int rc, const char *fmt, ...)
 	len = strlen(err->text);
 	(void)snprintf(err->text + len, sizeof(err->text) - len, ": %s",
 		       old.text[0] != 0 ? old.text : error_text(rc));
-	return rc;
 }

@@ -25,10 +25,24 @@ struct errbuf {
 	char text[256];
 };
 
-/* Writes the line, if err is not NULL, and returns rc: `return errf(err, -EINVAL, "size=%s: …", text);` */
-HR_PRINTF(3, 4) int errf(struct errbuf *err, int rc, const char *fmt, ...);
+/* Writes the line, if err is not NULL, and gives rc: `return errf(err, -EINVAL, "size=%s: …", text);`. Macros, so that the
+ * compiler and its analyzer see what is returned. */
+#define errf(err, rc, ...)                                                                         \
+	({                                                                                         \
+		int errf_rc_ = (rc);                                                               \
+		errf_write((err), __VA_ARGS__);                                                    \
+		errf_rc_;                                                                          \
+	})
 
-/* Puts "prefix: " before what is there; an empty text becomes the text of rc. Returns rc. */
-HR_PRINTF(3, 4) int errf_prefix(struct errbuf *err, int rc, const char *fmt, ...);
+/* Puts "prefix: " before what is there; an empty text becomes the text of rc. Gives rc. */
+#define errf_prefix(err, rc, ...)                                                                  \
+	({                                                                                         \
+		int errf_rc_ = (rc);                                                               \
+		errf_write_prefix((err), errf_rc_, __VA_ARGS__);                                   \
+		errf_rc_;                                                                          \
+	})
+
+HR_PRINTF(2, 3) void errf_write(struct errbuf *err, const char *fmt, ...);
+HR_PRINTF(3, 4) void errf_write_prefix(struct errbuf *err, int rc, const char *fmt, ...);
 
 #endif
