@@ -19,14 +19,14 @@ struct hr_client;
 enum { HR_DETAIL_BYTES = 256 };
 
 struct hr_options {
-	size_t size;			/* sizeof(struct hr_options): set by hr_options_init() */
-	uint32_t connect_timeout_ms;	/* of one try; default 2,000 */
-	uint32_t deadline_ms;		/* default of a submission without one; 0 = 5,000 */
-	uint64_t inflight_bytes_max;	/* PUT and GET payload under way; default 256 MiB; beyond it hr_submit() says -HR_EFULL */
-	uint32_t inflight_items_max;	/* default 65,536 */
-	const char *token_file;		/* tenant's token; NULL = none */
-	const char *name;		/* said to the server for its logs; copied; NULL = the program's name */
-	uint64_t staging_bytes;		/* unix:, file: shared memory for PUT; default 64 MiB */
+	size_t size;		     /* sizeof(struct hr_options): set by hr_options_init() */
+	uint32_t connect_timeout_ms; /* of one try; default 2,000 */
+	uint32_t deadline_ms;	     /* default of a submission without one; 0 = 5,000 */
+	uint64_t inflight_bytes_max; /* PUT and GET payload under way; default 256 MiB; beyond it hr_submit() says -HR_EFULL */
+	uint32_t inflight_items_max; /* default 65,536 */
+	const char *token_file;	     /* tenant's token; NULL = none */
+	const char *name; /* said to the server for its logs; copied; NULL = the program's name */
+	uint64_t staging_bytes; /* unix:, file: shared memory for PUT; default 64 MiB */
 	uint64_t reserve[8];
 };
 void hr_options_init(struct hr_options *options);
@@ -36,7 +36,8 @@ void hr_options_init(struct hr_options *options);
  * another takes over when that process goes. Connecting happens in the background: only misuse (a URL that cannot be parsed), a device that is refused
  * or (file:) an image that cannot be made is an error here; a node that is away is not.
  * options NULL = defaults. On failure *ret_client is untouched, and `detail` (NULL, or HR_DETAIL_BYTES) gets one line naming the thing and the value wanted. */
-int hr_open(const char *url, const struct hr_options *options, struct hr_client **ret_client, char *detail);
+int hr_open(const char *url, const struct hr_options *options, struct hr_client **ret_client,
+	    char *detail);
 /* Waits (at most timeout_ms; 0 = does not wait) until the store answers. 0, -ETIMEDOUT, or the error of the last try. */
 int hr_client_ready(struct hr_client *client, uint32_t timeout_ms);
 /* Cancels what is under way and frees everything, spaces included. NULL is fine. Borrowed pages must have been released. */

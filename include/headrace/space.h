@@ -26,10 +26,12 @@ struct hr_pair {
 
 /* Opens (makes, where it is not there yet) the space of these pairs. Does not block: the node learns of it with the first batch.
  * -EINVAL: no pair, a name twice or empty. */
-int hr_space_open(struct hr_client *client, const struct hr_pair *pairs, size_t pairs_count, struct hr_space **ret_space);
+int hr_space_open(struct hr_client *client, const struct hr_pair *pairs, size_t pairs_count,
+		  struct hr_space **ret_space);
 /* The space with the one pair ("name", NAME); or, for "sha256:HEX", the one with that digest. */
 int hr_space_open_name(struct hr_client *client, const char *name, struct hr_space **ret_space);
-int hr_space_open_digest(struct hr_client *client, const uint8_t digest[32], const char *label, struct hr_space **ret_space);
+int hr_space_open_digest(struct hr_client *client, const uint8_t digest[32], const char *label,
+			 struct hr_space **ret_space);
 void hr_space_close(struct hr_space *space);
 void hr_space_digest(const struct hr_space *space, uint8_t ret_digest[32]);
 
@@ -46,12 +48,14 @@ struct hr_space_info {
 	uint64_t gets, hits, puts;
 };
 /* All spaces of the tenant on all nodes that answer; free(*ret_infos). Blocks up to timeout_ms. */
-int hr_space_list(struct hr_client *client, uint32_t timeout_ms, struct hr_space_info **ret_infos, size_t *ret_count);
+int hr_space_list(struct hr_client *client, uint32_t timeout_ms, struct hr_space_info **ret_infos,
+		  size_t *ret_count);
 int hr_space_usage(struct hr_space *space, uint32_t timeout_ms, struct hr_space_info *ret_info);
 /* Every block of the space is gone, durably, on every shard, when this returns 0. O(1). */
 int hr_space_drop(struct hr_space *space, uint32_t timeout_ms);
 /* UINT64_MAX leaves a value as it is. Sizes are per shard sums: the library divides them by weight. */
-int hr_space_set(struct hr_space *space, uint64_t quota_bytes, uint64_t pin_budget_bytes, uint32_t timeout_ms);
+int hr_space_set(struct hr_space *space, uint64_t quota_bytes, uint64_t pin_budget_bytes,
+		 uint32_t timeout_ms);
 
 struct hr_list_entry {
 	uint8_t id[16];
@@ -66,8 +70,8 @@ struct hr_list_entry {
 /* Blocks of a space, page by page: *cursor starts as NULL; the library allocates it and frees it at the end (or hr_list_cursor_free()). Returns
  * entries in *ret_entries (free() it); *ret_count = 0 at the end. A block that moves meanwhile may be listed twice or not at all. */
 struct hr_list_cursor;
-int hr_list(struct hr_space *space, struct hr_list_cursor **cursor, uint32_t max, uint32_t timeout_ms,
-	    struct hr_list_entry **ret_entries, size_t *ret_count);
+int hr_list(struct hr_space *space, struct hr_list_cursor **cursor, uint32_t max,
+	    uint32_t timeout_ms, struct hr_list_entry **ret_entries, size_t *ret_count);
 void hr_list_cursor_free(struct hr_list_cursor *cursor);
 
 #pragma GCC visibility pop

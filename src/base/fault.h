@@ -20,8 +20,7 @@
 enum { FAULT_POINTS_MAX = 32, FAULT_NAME_BYTES = 48 };
 
 struct fault_rule {
-	uint32_t
-	    ppm; /* Chance at each passage, in millionths; 0 with interval 0 = every passage. */
+	uint32_t ppm; /* Chance at each passage, in millionths; 0 with interval 0 = every passage. */
 	uint32_t interval; /* Every n-th passage; 0 = by chance. */
 	uint64_t max;	   /* At most so many times; 0 = no limit. */
 	uint64_t seed;	   /* Of the chance. */

@@ -310,8 +310,7 @@ unknown(const struct option_set *set, const char *dashes, const char *name, size
 	const char *nearest;
 	size_t n = 0;
 
-	(void)snprintf(given, sizeof(given), "%.*s", (int)HR_MIN(name_len, sizeof(given) - 1),
-		       name);
+	(void)snprintf(given, sizeof(given), "%.*s", (int)HR_MIN(name_len, sizeof(given) - 1), name);
 	for (size_t i = 0; i < set->count; i++) {
 		if ((set->options[i].flags & OPTION_HIDDEN) == 0) {
 			names[n++] = set->options[i].name;
@@ -367,8 +366,7 @@ option_set_init(struct option_set *set, const struct option *options, size_t cou
 		if (rc == 0 && env != NULL && env[0] != 0) {
 			rc = assign(set, &options[i], env, OPTION_FROM_ENV, err);
 			if (rc != 0) {
-				rc =
-				    errf_prefix(err, rc, "environment variable %s", options[i].env);
+				rc = errf_prefix(err, rc, "environment variable %s", options[i].env);
 			}
 		}
 	}

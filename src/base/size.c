@@ -116,8 +116,7 @@ static int
 number_scale(const char *text, const char *what, const struct number *number, uint64_t factor,
 	     uint64_t *ret, struct errbuf *err)
 {
-	uint64_t fraction =
-	    (uint64_t)((unsigned __int128)number->billionths * factor / 1000000000u);
+	uint64_t fraction = (uint64_t)((unsigned __int128)number->billionths * factor / 1000000000u);
 	uint64_t value;
 
 	if (__builtin_mul_overflow(number->whole, factor, &value) ||

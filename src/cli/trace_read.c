@@ -114,11 +114,9 @@ kvt_field(struct reader *reader, size_t i, char **at, int64_t *ret_value)
 	}
 	if (*end != (last ? '\0' : '\t')) {
 		return bad_line(reader, -EINVAL, "seven columns parted by tabs are wanted; %s",
-				*end == '\0' ? "the line ends early"
-					     : "something follows a number");
+				*end == '\0' ? "the line ends early" : "something follows a number");
 	}
-	if (value < INT32_MIN || (value < 0 && !may_be_negative) ||
-	    (value > UINT32_MAX && i != 0)) {
+	if (value < INT32_MIN || (value < 0 && !may_be_negative) || (value > UINT32_MAX && i != 0)) {
 		return bad_line(reader, -EINVAL, "column %zu (%s) is %lld, out of range", i + 1,
 				kvt_columns[i], value);
 	}
@@ -235,8 +233,7 @@ parse_runs(struct reader *reader, const char *runs)
 			return 0;
 		}
 		errno = 0;
-		first = isdigit((unsigned char)*at) ? strtoull(at, &end, 10)
-						    : (end = (char *)at, 0);
+		first = isdigit((unsigned char)*at) ? strtoull(at, &end, 10) : (end = (char *)at, 0);
 		if (end != at && *end == '+' && isdigit((unsigned char)end[1])) {
 			more = strtoull(end + 1, &end, 10);
 		}
@@ -244,8 +241,7 @@ parse_runs(struct reader *reader, const char *runs)
 		    more >= TRACE_CHAIN_MAX) {
 			return bad_line(
 			    reader, -EINVAL,
-			    "hash_ids has \"%.40s\"; runs like \"14+13\" or numbers are wanted",
-			    at);
+			    "hash_ids has \"%.40s\"; runs like \"14+13\" or numbers are wanted", at);
 		}
 		for (unsigned long long i = 0; i <= more; i++) {
 			int rc = ids_push(reader, first + i);
@@ -340,8 +336,7 @@ add_chain(struct reader *reader, struct trace_row *row)
 
 		slot->parent = node;
 		slot->key = reader->ids[i];
-		node = slot->node =
-		    (uint32_t)(reader->trace->nodes_count - (reader->ids_count - i));
+		node = slot->node = (uint32_t)(reader->trace->nodes_count - (reader->ids_count - i));
 		map->used_count++;
 	}
 	return 0;
@@ -417,9 +412,8 @@ read_lines(struct reader *reader, uint64_t requests_max)
 
 			if (first != '{' && first != '#' && first != '-' &&
 			    !isdigit((unsigned char)first)) {
-				return bad_line(
-				    reader, -EINVAL,
-				    "neither a .kvt trace nor JSON lines with hash_ids");
+				return bad_line(reader, -EINVAL,
+						"neither a .kvt trace nor JSON lines with hash_ids");
 			}
 			format = first == '{' ? FORMAT_MOONCAKE : FORMAT_KVT;
 		}

@@ -19,7 +19,8 @@ enum { PLACEMENT_PICK_MAX = 64 };
 
 /* Indices into map->shards, the owner first, then by falling score; at most `max` and PLACEMENT_PICK_MAX. Returns how many: 0 when the map has no shard
  * that takes part. Serving and joining shards take part; draining ones only where there are no others; failed ones never. */
-uint32_t placement_pick(const struct wire_map *map, uint64_t route, uint32_t *ret_order, uint32_t max);
+uint32_t
+placement_pick(const struct wire_map *map, uint64_t route, uint32_t *ret_order, uint32_t max);
 
 /* -log2(u / 2^53) with 48 fraction bits, u odd and below 2^53; at least 1. For the tests. */
 uint64_t placement_neg_log2(uint64_t u);

@@ -274,8 +274,7 @@ block_take(struct arena *arena, struct tenant *tenant, unsigned order)
 
 /* Marks the first `pages` of a block of this order as allocated, in blocks of their own, and frees what is behind them. */
 static void
-block_trim(struct arena *arena, struct tenant *tenant, uint32_t page, unsigned order,
-	   uint32_t pages)
+block_trim(struct arena *arena, struct tenant *tenant, uint32_t page, unsigned order, uint32_t pages)
 {
 	while (pages < 1u << order) {
 		uint32_t half = 1u << --order;

@@ -43,8 +43,7 @@ struct cache_entry {
 	bool findable;	     /* Read-only outside. */
 	struct cache *cache; /* Private. */
 	uint32_t crcs_count; /* ceil(bytes / 64 KiB) */
-	uint32_t
-	    *crcs; /* Owned; end-to-end CRCs of its 64 KiB chunks. Contents are the engine's. */
+	uint32_t *crcs; /* Owned; end-to-end CRCs of its 64 KiB chunks. Contents are the engine's. */
 	uint32_t crc_one; /* Used when crcs_count is at most 1: crcs points here. */
 	uint64_t birth, block_bytes,
 	    expiry_ms; /* The engine's, zero at first, as are the next ones. */

@@ -172,8 +172,7 @@ space_slot_encode(const struct superblock *slice, const struct space_slot *slot,
 	for (uint32_t i = 0; i < slot->rows_count; i++) {
 		space_row_encode(rows[i], p + SPACE_HEADER_BYTES + i * SPACE_ROW_BYTES);
 	}
-	put_le32(p + 60,
-		 crc32c(crc32c(0, p, 60), p + SPACE_HEADER_BYTES, len - SPACE_HEADER_BYTES));
+	put_le32(p + 60, crc32c(crc32c(0, p, 60), p + SPACE_HEADER_BYTES, len - SPACE_HEADER_BYTES));
 	return (uint32_t)align_up(len, PAGE_BYTES);
 }
 

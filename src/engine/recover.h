@@ -21,7 +21,8 @@ struct recover_result {
 
 struct recover_visitor {
 	/* One record that exists (values: verified or stable). Borrowed. In no particular order across segments. */
-	void (*record)(void *arg, const struct desc *desc, uint32_t segment, uint64_t segment_generation);
+	void (*record)(void *arg, const struct desc *desc, uint32_t segment,
+		       uint64_t segment_generation);
 	void (*done)(void *arg, const struct recover_result *result);
 	void *arg;
 };

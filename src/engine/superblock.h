@@ -41,12 +41,10 @@ struct superblock {
 
 struct format_options {
 	uint64_t size_bytes; /* 0: the whole device or the file's present size */
-	uint64_t
-	    segment_bytes; /* 0: power of two, 8 MiB … 1 GiB, so that a shard has >= 256 of them where it can */
+	uint64_t segment_bytes; /* 0: power of two, 8 MiB … 1 GiB, so that a shard has >= 256 of them where it can */
 	uint32_t shards_count; /* 0 = 1 */
 	bool force;	       /* overwrite what is there */
-	bool
-	    prepare; /* write every segment of a file in full now (format); false: later, in the background */
+	bool prepare; /* write every segment of a file in full now (format); false: later, in the background */
 	/* progress, or NULL */
 	void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 	void *progress_arg;

@@ -60,8 +60,7 @@ io_op_progress(struct io_op *op, int64_t rc)
 		bytes = align_down(bytes, IO_ALIGN_BYTES);
 	}
 	if (bytes <= op->bytes_done) {
-		op->result =
-		    -EIO; /* Nothing moved: the device ends here, whatever its size says. */
+		op->result = -EIO; /* Nothing moved: the device ends here, whatever its size says. */
 		return true;
 	}
 	op->bytes_done = bytes;

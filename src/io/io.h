@@ -41,8 +41,7 @@ struct io_options {
 	enum io_disk_kind disk;
 	enum io_net_kind net;
 	unsigned ring_entries; /* io_uring submission entries, 0 = 256 */
-	unsigned
-	    pread_threads; /* workers of the pread backend, 0 = 4; started at the first device operation */
+	unsigned pread_threads; /* workers of the pread backend, 0 = 4; started at the first device operation */
 	struct sim *sim; /* the simulated world; required by the _SIM kinds, which come together */
 };
 
@@ -102,10 +101,8 @@ enum {
 
 struct io_device_info {
 	uint64_t size_bytes;
-	uint32_t
-	    align_bytes; /* Of offsets, lengths and memory; 4096 also where the device would allow 512. */
-	bool
-	    direct; /* O_DIRECT holds. When it was refused, the device is buffered and `note` says so. */
+	uint32_t align_bytes; /* Of offsets, lengths and memory; 4096 also where the device would allow 512. */
+	bool direct; /* O_DIRECT holds. When it was refused, the device is buffered and `note` says so. */
 	bool block_device;
 	char note[128];
 };

@@ -39,8 +39,7 @@ io_ring_get(struct io *io, struct io_ring **ret_ring)
 		if (ring == NULL) {
 			return -ENOMEM;
 		}
-		rc =
-		    io_uring_queue_init(io->options.ring_entries, &ring->uring, IORING_SETUP_CLAMP);
+		rc = io_uring_queue_init(io->options.ring_entries, &ring->uring, IORING_SETUP_CLAMP);
 		if (rc == 0) {
 			rc = ring_probe(&ring->uring);
 			if (rc != 0) {
@@ -112,8 +111,7 @@ io_ring_reap(struct io *io)
 			int res = cqes[i]->res;
 
 			if ((data & RING_TAG_OP) != 0) {
-				io->ring->op_complete(io, (struct io_op *)(data - RING_TAG_OP),
-						      res);
+				io->ring->op_complete(io, (struct io_op *)(data - RING_TAG_OP), res);
 			} else if (data != 0 && data != (uintptr_t)LIBURING_UDATA_TIMEOUT) {
 				struct ring_req *req = (struct ring_req *)data;
 

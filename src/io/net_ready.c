@@ -437,8 +437,7 @@ connect_start(struct io_connect *attempt)
 	if (attempt->fd < 0) {
 		return -errno;
 	}
-	if (connect(attempt->fd, (struct sockaddr *)&a->addr, a->len) != 0 &&
-	    errno != EINPROGRESS) {
+	if (connect(attempt->fd, (struct sockaddr *)&a->addr, a->len) != 0 && errno != EINPROGRESS) {
 		rc = -errno;
 		connect_fd_drop(attempt);
 		return rc;

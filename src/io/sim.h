@@ -65,8 +65,7 @@ uint64_t sim_device_ops(const struct sim *sim, const char *name); /* operations 
 struct sim_net_options {
 	uint64_t latency_us_min, latency_us_max;
 	uint32_t drop_conn_ppm; /* chance per send that the connection breaks instead */
-	uint32_t
-	    recv_split_max; /* 0 = as sent; else receives are split at random lengths up to this */
+	uint32_t recv_split_max; /* 0 = as sent; else receives are split at random lengths up to this */
 };
 void sim_net_set(struct sim *sim, const struct sim_net_options *options);
 void sim_net_partition(struct sim *sim, const char *address,

@@ -38,9 +38,10 @@ const char *
 wire_status_name(unsigned status)
 {
 	static const char *const names[WIRE_STATUS_COUNT] = {
-		"ok", "version not supported", "not authenticated", "wrong shard", "unknown space",
-		"too many connections", "busy", "space table full", "shard failed", "draining",
-		"not supported", "read only",
+		"ok",	       "version not supported", "not authenticated",
+		"wrong shard", "unknown space",		"too many connections",
+		"busy",	       "space table full",	"shard failed",
+		"draining",    "not supported",		"read only",
 	};
 
 	return status < WIRE_STATUS_COUNT ? names[status] : "unknown status";
@@ -249,8 +250,8 @@ wire_header_encode(const struct wire_header *header, uint8_t ret[WIRE_HEADER_BYT
 static int
 header_check(const struct wire_header *header, const char **ret_why)
 {
-	const uint16_t flags_known =
-		WIRE_FLAG_ANSWER | WIRE_FLAG_LAST | WIRE_FLAG_REFUSED | WIRE_FLAG_NO_ANSWER;
+	const uint16_t flags_known = WIRE_FLAG_ANSWER | WIRE_FLAG_LAST | WIRE_FLAG_REFUSED |
+				     WIRE_FLAG_NO_ANSWER;
 
 	if (header->version != WIRE_VERSION) {
 		return bad(ret_why, "frame of another version");
@@ -274,7 +275,8 @@ header_check(const struct wire_header *header, const char **ret_why)
 }
 
 int
-wire_header_decode(const uint8_t bytes[WIRE_HEADER_BYTES], struct wire_header *ret, const char **ret_why)
+wire_header_decode(const uint8_t bytes[WIRE_HEADER_BYTES], struct wire_header *ret,
+		   const char **ret_why)
 {
 	const uint8_t *at = bytes + sizeof(MAGIC);
 	struct wire_header header;
@@ -347,7 +349,8 @@ wire_client_hello_encode(struct wire_buf *buf, const struct wire_client_hello *h
 }
 
 int
-wire_client_hello_decode(struct wire_reader *reader, struct wire_client_hello *ret, const char **ret_why)
+wire_client_hello_decode(struct wire_reader *reader, struct wire_client_hello *ret,
+			 const char **ret_why)
 {
 	const uint8_t *at = reader->at;
 	struct wire_client_hello hello;
@@ -410,7 +413,8 @@ wire_server_hello_encode(struct wire_buf *buf, const struct wire_server_hello *h
 }
 
 int
-wire_server_hello_decode(struct wire_reader *reader, struct wire_server_hello *ret, const char **ret_why)
+wire_server_hello_decode(struct wire_reader *reader, struct wire_server_hello *ret,
+			 const char **ret_why)
 {
 	const uint8_t *at = reader->at;
 
@@ -794,8 +798,8 @@ wire_get_item_decode(struct wire_reader *reader, struct wire_get_item *ret, cons
 }
 
 void
-wire_get_answer_encode(struct wire_buf *buf, const struct wire_get_answer *answer, const uint32_t *crcs,
-		       const struct wire_extent *extents)
+wire_get_answer_encode(struct wire_buf *buf, const struct wire_get_answer *answer,
+		       const uint32_t *crcs, const struct wire_extent *extents)
 {
 	size_t crc_bytes = align_up(4 * (size_t)answer->crcs_count, 8);
 	size_t len = GET_ANSWER_BYTES + crc_bytes + EXTENT_BYTES * (size_t)answer->extents_count;
@@ -922,10 +926,17 @@ wire_space_request_encode(struct wire_buf *buf, const struct wire_space_request 
 	uint8_t *at;
 
 	switch (request->sub) {
-	case WIRE_SPACE_OPEN: tail = align_up(40 + (size_t)request->label_len, 8); break;
-	case WIRE_SPACE_LIST: tail = 8; break;
-	case WIRE_SPACE_SET: tail = 16; break;
-	default: break;
+	case WIRE_SPACE_OPEN:
+		tail = align_up(40 + (size_t)request->label_len, 8);
+		break;
+	case WIRE_SPACE_LIST:
+		tail = 8;
+		break;
+	case WIRE_SPACE_SET:
+		tail = 16;
+		break;
+	default:
+		break;
 	}
 	len = 8 + tail;
 	at = buf_extend(buf, len);
@@ -940,15 +951,20 @@ wire_space_request_encode(struct wire_buf *buf, const struct wire_space_request 
 		at = put16(at, request->label_len) + 6;
 		put_bytes(at, request->label, request->label_len);
 		break;
-	case WIRE_SPACE_LIST: put64(at, request->cursor); break;
-	case WIRE_SPACE_SET: put64(put64(at, request->quota_bytes), request->pin_budget_bytes); break;
-	default: break;
+	case WIRE_SPACE_LIST:
+		put64(at, request->cursor);
+		break;
+	case WIRE_SPACE_SET:
+		put64(put64(at, request->quota_bytes), request->pin_budget_bytes);
+		break;
+	default:
+		break;
 	}
 }
 
 static int
-space_open_decode(const uint8_t *at, size_t left, struct wire_space_request *request, size_t *ret_len,
-		  const char **ret_why)
+space_open_decode(const uint8_t *at, size_t left, struct wire_space_request *request,
+		  size_t *ret_len, const char **ret_why)
 {
 	if (left < 40) {
 		return bad(ret_why, "short SPACE OPEN");
@@ -965,7 +981,8 @@ space_open_decode(const uint8_t *at, size_t left, struct wire_space_request *req
 }
 
 int
-wire_space_request_decode(struct wire_reader *reader, struct wire_space_request *ret, const char **ret_why)
+wire_space_request_decode(struct wire_reader *reader, struct wire_space_request *ret,
+			  const char **ret_why)
 {
 	const uint8_t *at = reader->at;
 	struct wire_space_request request = { 0 };
@@ -979,7 +996,9 @@ wire_space_request_decode(struct wire_reader *reader, struct wire_space_request 
 	at += 4;
 	left = reader_left(reader) - 8;
 	switch (request.sub) {
-	case WIRE_SPACE_OPEN: rc = space_open_decode(at, left, &request, &len, ret_why); break;
+	case WIRE_SPACE_OPEN:
+		rc = space_open_decode(at, left, &request, &len, ret_why);
+		break;
 	case WIRE_SPACE_LIST:
 		len = 8;
 		if (left < len) {
@@ -988,7 +1007,8 @@ wire_space_request_decode(struct wire_reader *reader, struct wire_space_request 
 		request.cursor = take64(&at);
 		break;
 	case WIRE_SPACE_USAGE:
-	case WIRE_SPACE_DROP: break;
+	case WIRE_SPACE_DROP:
+		break;
 	case WIRE_SPACE_SET:
 		len = 16;
 		if (left < len) {
@@ -997,7 +1017,8 @@ wire_space_request_decode(struct wire_reader *reader, struct wire_space_request 
 		request.quota_bytes = take64(&at);
 		request.pin_budget_bytes = take64(&at);
 		break;
-	default: return bad(ret_why, "unknown sub-operation of SPACE");
+	default:
+		return bad(ret_why, "unknown sub-operation of SPACE");
 	}
 	if (rc == 0) {
 		reader->at += 8 + len;

@@ -25,15 +25,41 @@ enum {
 };
 
 enum wire_op {
-	WIRE_HELLO = 1, WIRE_AUTH = 2, WIRE_SPACE = 3, WIRE_PING = 4, WIRE_MAP = 5, WIRE_STAT = 6,
-	WIRE_PUT = 16, WIRE_GET = 17, WIRE_EXISTS = 18, WIRE_TOUCH = 19, WIRE_DELETE = 20, WIRE_PREFETCH = 21, WIRE_RELEASE = 22, WIRE_UNBORROW = 23,
-	WIRE_LIST = 24, WIRE_CANCEL = 25,
-	WIRE_GOAWAY = 32, WIRE_CHUNK = 33, WIRE_STAGING = 34,
+	WIRE_HELLO = 1,
+	WIRE_AUTH = 2,
+	WIRE_SPACE = 3,
+	WIRE_PING = 4,
+	WIRE_MAP = 5,
+	WIRE_STAT = 6,
+	WIRE_PUT = 16,
+	WIRE_GET = 17,
+	WIRE_EXISTS = 18,
+	WIRE_TOUCH = 19,
+	WIRE_DELETE = 20,
+	WIRE_PREFETCH = 21,
+	WIRE_RELEASE = 22,
+	WIRE_UNBORROW = 23,
+	WIRE_LIST = 24,
+	WIRE_CANCEL = 25,
+	WIRE_GOAWAY = 32,
+	WIRE_CHUNK = 33,
+	WIRE_STAGING = 34,
 };
 enum { WIRE_FLAG_ANSWER = 1, WIRE_FLAG_LAST = 2, WIRE_FLAG_REFUSED = 4, WIRE_FLAG_NO_ANSWER = 8 };
 enum wire_status {
-	WIRE_OK, WIRE_BAD_VERSION, WIRE_NOT_AUTHENTICATED, WIRE_WRONG_SHARD, WIRE_UNKNOWN_SPACE, WIRE_TOO_MANY, WIRE_BUSY, WIRE_TABLE_FULL,
-	WIRE_SHARD_FAILED, WIRE_DRAINING, WIRE_NOT_SUPPORTED, WIRE_READ_ONLY, WIRE_STATUS_COUNT
+	WIRE_OK,
+	WIRE_BAD_VERSION,
+	WIRE_NOT_AUTHENTICATED,
+	WIRE_WRONG_SHARD,
+	WIRE_UNKNOWN_SPACE,
+	WIRE_TOO_MANY,
+	WIRE_BUSY,
+	WIRE_TABLE_FULL,
+	WIRE_SHARD_FAILED,
+	WIRE_DRAINING,
+	WIRE_NOT_SUPPORTED,
+	WIRE_READ_ONLY,
+	WIRE_STATUS_COUNT
 };
 const char *wire_status_name(unsigned status);
 const char *wire_op_name(unsigned op);
@@ -51,7 +77,8 @@ struct wire_header {
 	uint32_t items_crc;
 };
 void wire_header_encode(const struct wire_header *header, uint8_t ret[WIRE_HEADER_BYTES]);
-int wire_header_decode(const uint8_t bytes[WIRE_HEADER_BYTES], struct wire_header *ret, const char **ret_why);
+int wire_header_decode(const uint8_t bytes[WIRE_HEADER_BYTES], struct wire_header *ret,
+		       const char **ret_why);
 /* After the items have arrived: their CRC. */
 int wire_items_verify(const struct wire_header *header, const uint8_t *items, const char **ret_why);
 
@@ -75,10 +102,30 @@ struct wire_server_hello {
 };
 enum { WIRE_FEATURE_SHM = 1, WIRE_FEATURE_BORROW = 2 };
 
-enum wire_node_state { WIRE_JOINING = 1, WIRE_SERVING = 2, WIRE_DRAINING_STATE = 3, WIRE_FAILED = 4 };
-struct wire_map_node { uint8_t uuid[16]; uint8_t state; const char *text; uint32_t text_len; };
-struct wire_map_shard { uint8_t uuid[16]; uint64_t weight; uint32_t node_idx; uint8_t state; };
-struct wire_map { uint64_t epoch; uint32_t nodes_count, shards_count; struct wire_map_node *nodes; struct wire_map_shard *shards; };
+enum wire_node_state {
+	WIRE_JOINING = 1,
+	WIRE_SERVING = 2,
+	WIRE_DRAINING_STATE = 3,
+	WIRE_FAILED = 4
+};
+struct wire_map_node {
+	uint8_t uuid[16];
+	uint8_t state;
+	const char *text;
+	uint32_t text_len;
+};
+struct wire_map_shard {
+	uint8_t uuid[16];
+	uint64_t weight;
+	uint32_t node_idx;
+	uint8_t state;
+};
+struct wire_map {
+	uint64_t epoch;
+	uint32_t nodes_count, shards_count;
+	struct wire_map_node *nodes;
+	struct wire_map_shard *shards;
+};
 
 struct wire_put_item {
 	uint8_t id[16], parent[16];
@@ -90,7 +137,12 @@ struct wire_put_item {
 	const uint8_t *crcs; /* borrowed, little-endian, maybe unaligned: wire_crc_get() */
 };
 enum { WIRE_PUT_REPLACE = 1, WIRE_PUT_PINNED = 2, WIRE_PUT_STAGED = 4 };
-struct wire_put_answer { uint32_t item_idx; uint8_t status, reason; uint16_t flags; uint64_t birth; };
+struct wire_put_answer {
+	uint32_t item_idx;
+	uint8_t status, reason;
+	uint16_t flags;
+	uint64_t birth;
+};
 enum { WIRE_PUT_DUPLICATE = 1, WIRE_PUT_DIFFERS = 2, WIRE_PUT_HELD = 4 };
 
 struct wire_get_item {
@@ -100,24 +152,43 @@ struct wire_get_item {
 	uint32_t off, bytes;
 };
 enum { WIRE_GET_SHM = 1, WIRE_GET_BORROW = 2 };
-struct wire_extent { uint32_t chunk, bytes; uint64_t off; };
+struct wire_extent {
+	uint32_t chunk, bytes;
+	uint64_t off;
+};
 struct wire_get_answer {
 	uint32_t item_idx;
 	uint8_t status, reason;
 	uint16_t flags;
 	uint64_t block_bytes, birth, borrow, expiry_left_ms;
-	uint32_t part_bytes, payload_bytes, crc_off; /* payload_bytes: in the frame's payload; 0 with WIRE_GOT_SHM (the extents' sum is the length then) */
+	uint32_t part_bytes, payload_bytes,
+	    crc_off; /* payload_bytes: in the frame's payload; 0 with WIRE_GOT_SHM (the extents' sum is the length then) */
 	uint16_t crcs_count, extents_count;
 	const uint8_t *crcs;	/* decode: borrowed; encode: see wire_get_answer_encode() */
 	const uint8_t *extents; /* decode: borrowed; wire_extent_get() */
 };
 enum { WIRE_GOT_SHM = 1, WIRE_GOT_DRAM = 2, WIRE_GOT_FLASH = 4 };
 
-struct wire_id_item { uint8_t id[16]; uint64_t route; };
+struct wire_id_item {
+	uint8_t id[16];
+	uint64_t route;
+};
 enum { WIRE_PRESENT = 0x80, WIRE_LEASED = 0x40, WIRE_REASON_MASK = 0x0f };
 
-enum wire_space_op { WIRE_SPACE_OPEN = 1, WIRE_SPACE_LIST = 2, WIRE_SPACE_USAGE = 3, WIRE_SPACE_DROP = 4, WIRE_SPACE_SET = 5 };
-struct wire_space_request { uint32_t sub; uint8_t digest[32]; const char *label; uint16_t label_len; uint64_t cursor, quota_bytes, pin_budget_bytes; };
+enum wire_space_op {
+	WIRE_SPACE_OPEN = 1,
+	WIRE_SPACE_LIST = 2,
+	WIRE_SPACE_USAGE = 3,
+	WIRE_SPACE_DROP = 4,
+	WIRE_SPACE_SET = 5
+};
+struct wire_space_request {
+	uint32_t sub;
+	uint8_t digest[32];
+	const char *label;
+	uint16_t label_len;
+	uint64_t cursor, quota_bytes, pin_budget_bytes;
+};
 struct wire_space_row {
 	uint32_t number, generation;
 	uint8_t digest[32];
@@ -133,45 +204,70 @@ struct wire_list_entry {
 };
 
 /* LIST: of the request {cursor, max}, of the answer {next cursor, count}. */
-struct wire_list_head { uint64_t cursor; uint32_t count; };
+struct wire_list_head {
+	uint64_t cursor;
+	uint32_t count;
+};
 /* CHUNK: chunk, its epoch and size. STAGING: region, 0 and its size. */
-struct wire_region { uint32_t number, epoch; uint64_t bytes; };
+struct wire_region {
+	uint32_t number, epoch;
+	uint64_t bytes;
+};
 
 /* A growing byte buffer for building items sections; freed with wire_buf_free(). -ENOMEM is kept in `failed`. */
-struct wire_buf { uint8_t *bytes; size_t len, cap; bool failed; };
+struct wire_buf {
+	uint8_t *bytes;
+	size_t len, cap;
+	bool failed;
+};
 void wire_buf_free(struct wire_buf *buf);
 void wire_buf_reset(struct wire_buf *buf);
 int wire_buf_reserve(struct wire_buf *buf, size_t more);
 
 /* A reader over an items section. Each *_decode() takes one item and moves on; -HR_EPROTO at anything that does not fit. */
-struct wire_reader { const uint8_t *at, *end; };
+struct wire_reader {
+	const uint8_t *at, *end;
+};
 
 void wire_client_hello_encode(struct wire_buf *buf, const struct wire_client_hello *hello);
-int wire_client_hello_decode(struct wire_reader *reader, struct wire_client_hello *ret, const char **ret_why);
+int wire_client_hello_decode(struct wire_reader *reader, struct wire_client_hello *ret,
+			     const char **ret_why);
 void wire_server_hello_encode(struct wire_buf *buf, const struct wire_server_hello *hello);
-int wire_server_hello_decode(struct wire_reader *reader, struct wire_server_hello *ret, const char **ret_why);
+int wire_server_hello_decode(struct wire_reader *reader, struct wire_server_hello *ret,
+			     const char **ret_why);
 void wire_map_encode(struct wire_buf *buf, const struct wire_map *map);
-int wire_map_decode(struct wire_reader *reader, struct wire_map *ret, const char **ret_why); /* allocates nodes, shards and copies of texts; wire_map_free() */
+int wire_map_decode(
+    struct wire_reader *reader, struct wire_map *ret,
+    const char **ret_why); /* allocates nodes, shards and copies of texts; wire_map_free() */
 void wire_map_free(struct wire_map *map);
-void wire_put_item_encode(struct wire_buf *buf, const struct wire_put_item *item, const uint32_t *crcs);
-int wire_put_item_decode(struct wire_reader *reader, struct wire_put_item *ret, const char **ret_why);
+void
+wire_put_item_encode(struct wire_buf *buf, const struct wire_put_item *item, const uint32_t *crcs);
+int
+wire_put_item_decode(struct wire_reader *reader, struct wire_put_item *ret, const char **ret_why);
 void wire_put_answer_encode(struct wire_buf *buf, const struct wire_put_answer *answer);
-int wire_put_answer_decode(struct wire_reader *reader, struct wire_put_answer *ret, const char **ret_why);
+int wire_put_answer_decode(struct wire_reader *reader, struct wire_put_answer *ret,
+			   const char **ret_why);
 void wire_get_item_encode(struct wire_buf *buf, const struct wire_get_item *item);
-int wire_get_item_decode(struct wire_reader *reader, struct wire_get_item *ret, const char **ret_why);
-void wire_get_answer_encode(struct wire_buf *buf, const struct wire_get_answer *answer, const uint32_t *crcs,
-			    const struct wire_extent *extents);
-int wire_get_answer_decode(struct wire_reader *reader, struct wire_get_answer *ret, const char **ret_why);
+int
+wire_get_item_decode(struct wire_reader *reader, struct wire_get_item *ret, const char **ret_why);
+void wire_get_answer_encode(struct wire_buf *buf, const struct wire_get_answer *answer,
+			    const uint32_t *crcs, const struct wire_extent *extents);
+int wire_get_answer_decode(struct wire_reader *reader, struct wire_get_answer *ret,
+			   const char **ret_why);
 void wire_id_item_encode(struct wire_buf *buf, const struct wire_id_item *item);
 int wire_id_item_decode(struct wire_reader *reader, struct wire_id_item *ret, const char **ret_why);
 void wire_space_request_encode(struct wire_buf *buf, const struct wire_space_request *request);
-int wire_space_request_decode(struct wire_reader *reader, struct wire_space_request *ret, const char **ret_why);
+int wire_space_request_decode(struct wire_reader *reader, struct wire_space_request *ret,
+			      const char **ret_why);
 void wire_space_row_encode(struct wire_buf *buf, const struct wire_space_row *row);
-int wire_space_row_decode(struct wire_reader *reader, struct wire_space_row *ret, const char **ret_why);
+int
+wire_space_row_decode(struct wire_reader *reader, struct wire_space_row *ret, const char **ret_why);
 void wire_list_entry_encode(struct wire_buf *buf, const struct wire_list_entry *entry);
-int wire_list_entry_decode(struct wire_reader *reader, struct wire_list_entry *ret, const char **ret_why);
+int wire_list_entry_decode(struct wire_reader *reader, struct wire_list_entry *ret,
+			   const char **ret_why);
 void wire_list_head_encode(struct wire_buf *buf, const struct wire_list_head *head);
-int wire_list_head_decode(struct wire_reader *reader, struct wire_list_head *ret, const char **ret_why);
+int
+wire_list_head_decode(struct wire_reader *reader, struct wire_list_head *ret, const char **ret_why);
 void wire_region_encode(struct wire_buf *buf, const struct wire_region *region);
 int wire_region_decode(struct wire_reader *reader, struct wire_region *ret, const char **ret_why);
 void wire_u64_encode(struct wire_buf *buf, uint64_t value);

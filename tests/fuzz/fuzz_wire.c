@@ -103,7 +103,8 @@ fuzz_frames(struct wire_reader *reader)
 	struct wire_header header;
 	const char *why = NULL;
 
-	while (reader->end - reader->at >= WIRE_HEADER_BYTES && wire_header_decode(reader->at, &header, &why) == 0) {
+	while (reader->end - reader->at >= WIRE_HEADER_BYTES &&
+	       wire_header_decode(reader->at, &header, &why) == 0) {
 		reader->at += WIRE_HEADER_BYTES;
 		if ((size_t)(reader->end - reader->at) < header.items_bytes ||
 		    wire_items_verify(&header, reader->at, &why) != 0) {
@@ -120,10 +121,11 @@ fuzz_frames(struct wire_reader *reader)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const targets[])(struct wire_reader *reader) = {
-		fuzz_frames,	 fuzz_client_hello, fuzz_server_hello, fuzz_map,	   fuzz_put_item,
-		fuzz_put_answer, fuzz_get_item,	    fuzz_get_answer,   fuzz_id_item,	   fuzz_space_request,
-		fuzz_space_row,	 fuzz_list_head,    fuzz_list_entry,   fuzz_region,
+	static void (*const targets[])(struct wire_reader * reader) = {
+		fuzz_frames,	 fuzz_client_hello,  fuzz_server_hello, fuzz_map,
+		fuzz_put_item,	 fuzz_put_answer,    fuzz_get_item,	fuzz_get_answer,
+		fuzz_id_item,	 fuzz_space_request, fuzz_space_row,	fuzz_list_head,
+		fuzz_list_entry, fuzz_region,
 	};
 	struct wire_reader reader;
 

@@ -46,8 +46,7 @@ test_mix(void **state)
 	(void)state;
 	assert_true(mix64(1234567 + 0x9e3779b97f4a7c15ULL) == 6457827717110365317ULL);
 	for (int bit = 0; bit < 64; bit++) {
-		int flipped =
-		    __builtin_popcountll(mix64(12345) ^ mix64(12345 ^ (uint64_t)1 << bit));
+		int flipped = __builtin_popcountll(mix64(12345) ^ mix64(12345 ^ (uint64_t)1 << bit));
 
 		assert_in_range(flipped, 14, 50);
 	}
@@ -105,8 +104,7 @@ test_space_digest_golden(void **state)
 	static const struct space_pair name_default[] = { PAIR("name", "default") };
 	static const struct space_pair model[] = { PAIR("model", "llama-3.1-8b"),
 						   PAIR("kv_dtype", "bf16"),
-						   PAIR("block_tokens", "16"),
-						   PAIR("adapter", "") };
+						   PAIR("block_tokens", "16"), PAIR("adapter", "") };
 	static const struct space_pair shuffled[] = { PAIR("adapter", ""),
 						      PAIR("block_tokens", "16"),
 						      PAIR("model", "llama-3.1-8b"),

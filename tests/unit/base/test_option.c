@@ -112,10 +112,9 @@ test_command_line(void **state)
 	struct fixture *f = *state;
 
 	assert_int_equal(
-	    parse(
-		f,
-		"first --shards 4 -v --dram=2GiB -nnode1 second --ack stable --no-direct-io --listen a,b -l c "
-		"--factor 0.5 --timeout 5ms --link 25Gbit - -- --shards"),
+	    parse(f,
+		  "first --shards 4 -v --dram=2GiB -nnode1 second --ack stable --no-direct-io --listen a,b -l c "
+		  "--factor 0.5 --timeout 5ms --link 25Gbit - -- --shards"),
 	    OPTION_PARSED);
 	assert_true(f->config.verbose);
 	assert_false(f->config.direct);
@@ -195,16 +194,13 @@ test_precedence(void **state)
 	assert_int_equal(f->config.dram_bytes, GiB(3));
 	assert_int_equal(option_origin_get(&f->set, "dram"), OPTION_FROM_CLI);
 	assert_string_equal(option_origin_name(OPTION_FROM_CLI), "command line");
-	assert_int_equal(option_assign(&f->set, "listen", "config", OPTION_FROM_CONFIG, &f->err),
-			 0);
+	assert_int_equal(option_assign(&f->set, "listen", "config", OPTION_FROM_CONFIG, &f->err), 0);
 	assert_int_equal(f->config.listen.count, 1);
 	assert_string_equal(f->config.listen.items[0], "cli");
 	/* A weaker source's nonsense is not looked at; an unknown key is. */
-	assert_int_equal(option_assign(&f->set, "direct_io", "off", OPTION_FROM_CONFIG, &f->err),
-			 0);
+	assert_int_equal(option_assign(&f->set, "direct_io", "off", OPTION_FROM_CONFIG, &f->err), 0);
 	assert_false(f->config.direct);
-	assert_int_equal(option_assign(&f->set, "shard", "2", OPTION_FROM_CONFIG, &f->err),
-			 -EINVAL);
+	assert_int_equal(option_assign(&f->set, "shard", "2", OPTION_FROM_CONFIG, &f->err), -EINVAL);
 	assert_string_equal(f->err.text, "unknown option 'shard'; did you mean 'shards'?");
 }
 

@@ -23,12 +23,7 @@ small_trace(void)
 		  .hit_node = 0,
 		  .new_count = 3 },
 		{ .t_ms = 7, .session = -1, .in_tokens = 40, .hit_node = 2, .new_count = 2 },
-		{ .t_ms = 9,
-		  .session = 2,
-		  .model = 1,
-		  .in_tokens = 10,
-		  .hit_node = 0,
-		  .new_count = 1 },
+		{ .t_ms = 9, .session = 2, .model = 1, .in_tokens = 10, .hit_node = 0, .new_count = 1 },
 		{ .t_ms = 9, .session = 1, .in_tokens = 60, .hit_node = 5, .new_count = 0 },
 	};
 	struct trace *trace;

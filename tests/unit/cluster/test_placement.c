@@ -41,11 +41,13 @@ check_vector(char *line)
 	struct fixture fx;
 	uint32_t order[16], count, n = 0;
 	uint64_t weights[SHARDS_MAX];
-	char *name = strtok(line, "\t"), *weights_text = strtok(NULL, "\t"), *route = strtok(NULL, "\t");
+	char *name = strtok(line, "\t"), *weights_text = strtok(NULL, "\t"),
+	     *route = strtok(NULL, "\t");
 	char *expected = strtok(NULL, "\t\n"), *rest = NULL;
 
 	assert_non_null(name);
-	for (char *w = strtok_r(weights_text, ",", &rest); w != NULL; w = strtok_r(NULL, ",", &rest)) {
+	for (char *w = strtok_r(weights_text, ",", &rest); w != NULL;
+	     w = strtok_r(NULL, ",", &rest)) {
 		assert_in_range(n, 0, SHARDS_MAX - 1);
 		weights[n++] = strtoull(w, NULL, 10);
 	}
@@ -98,7 +100,8 @@ test_neg_log2(void **state)
 	assert_true(placement_neg_log2((UINT64_C(1) << 53) - 1) < 1u << 20);
 	prng_init(&prng, 3);
 	for (int i = 0; i < 100000; i++) {
-		uint64_t a = prng_below(&prng, UINT64_C(1) << 53) | 1, b = prng_below(&prng, UINT64_C(1) << 53) | 1;
+		uint64_t a = prng_below(&prng, UINT64_C(1) << 53) | 1,
+			 b = prng_below(&prng, UINT64_C(1) << 53) | 1;
 
 		/* Falls with u, but for the error of the series. */
 		if (a < b) {
@@ -192,8 +195,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_golden), cmocka_unit_test(test_neg_log2), cmocka_unit_test(test_shares),
-		cmocka_unit_test(test_moves),  cmocka_unit_test(test_states),
+		cmocka_unit_test(test_golden), cmocka_unit_test(test_neg_log2),
+		cmocka_unit_test(test_shares), cmocka_unit_test(test_moves),
+		cmocka_unit_test(test_states),
 	};
 
 	return cmocka_run_group_tests_name("placement", tests, NULL, NULL);

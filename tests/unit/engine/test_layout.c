@@ -424,8 +424,7 @@ test_classify(void **state)
 		{ NONE, 0, TRAILER_SEALED, 5, VERDICT_SEALED, false },
 		{ UNIT_RECORDS, 5, TRAILER_SEALED, 5, VERDICT_SEALED, false },
 		{ UNIT_RECORDS, 6, TRAILER_SEALED, 5, VERDICT_WALK, false },
-		{ UNIT_FREED, 5, TRAILER_SEALED, 5, VERDICT_FREE,
-		  false }, /* cut between the marks */
+		{ UNIT_FREED, 5, TRAILER_SEALED, 5, VERDICT_FREE, false }, /* cut between the marks */
 		{ UNIT_FREED, 4, TRAILER_SEALED, 5, VERDICT_SEALED, false },
 		{ NONE, 0, TRAILER_FREED, 5, VERDICT_FREE, true },
 		{ UNIT_FREED, 5, TRAILER_FREED, 5, VERDICT_FREE, true },
@@ -443,8 +442,7 @@ test_classify(void **state)
 		bool clean;
 
 		assert_int_equal(segment_classify(cases[i].head_kind == NONE ? NULL : &h,
-						  cases[i].trailer_kind == NONE ? NULL : &t,
-						  &clean),
+						  cases[i].trailer_kind == NONE ? NULL : &t, &clean),
 				 cases[i].verdict);
 		assert_int_equal(clean, cases[i].clean);
 	}

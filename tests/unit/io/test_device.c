@@ -126,8 +126,7 @@ write_then_read(void **state)
 	assert_int_equal(info.size_bytes, DEVICE_BYTES);
 	assert_int_equal(info.align_bytes, PAGE);
 	assert_int_equal(write_now(f, device, out, 32 * PAGE, PAGE, 0), 32 * PAGE);
-	assert_int_equal(write_now(f, device, out + 32 * PAGE, 32 * PAGE, 33 * PAGE,
-				   IO_WRITE_DSYNC),
+	assert_int_equal(write_now(f, device, out + 32 * PAGE, 32 * PAGE, 33 * PAGE, IO_WRITE_DSYNC),
 			 32 * PAGE);
 	assert_int_equal(sync_now(f, device), 0);
 	assert_int_equal(read_now(f, device, in, 64 * PAGE, PAGE), 64 * PAGE);
@@ -247,8 +246,7 @@ queue_is_bounded(void **state)
 	for (i = 0; i < COUNT; i++) {
 		many[i].iov = (struct iovec){ buf + (size_t)i * PAGE, PAGE };
 		io_device_read(device, &many[i].op, &many[i].iov, 1,
-			       (uint64_t)(i % (DEVICE_BYTES / PAGE)) * PAGE, outcome_cb,
-			       &many[i].o);
+			       (uint64_t)(i % (DEVICE_BYTES / PAGE)) * PAGE, outcome_cb, &many[i].o);
 	}
 	for (i = 0; i < COUNT; i++) {
 		run_until(f->io, &many[i].o.done);
@@ -316,8 +314,7 @@ registered_memory(void **state)
 	(void)io_memory_register(f->io, area + 32 * PAGE, 32 * PAGE);
 	fill(area, 64 * PAGE, 3);
 	assert_int_equal(write_now(f, device, area, 16 * PAGE, 0, IO_WRITE_DSYNC), 16 * PAGE);
-	assert_int_equal(write_now(f, device, area + 24 * PAGE, 16 * PAGE, 16 * PAGE, 0),
-			 16 * PAGE);
+	assert_int_equal(write_now(f, device, area + 24 * PAGE, 16 * PAGE, 16 * PAGE, 0), 16 * PAGE);
 	assert_int_equal(read_now(f, device, other, 16 * PAGE, 16 * PAGE), 16 * PAGE);
 	assert_memory_equal(other, area + 24 * PAGE, 16 * PAGE);
 	assert_int_equal(read_now(f, device, area + 40 * PAGE, 16 * PAGE, 0), 16 * PAGE);

@@ -51,8 +51,7 @@ static void
 server_open(struct fixture *f, const char *address, struct server *ret_server)
 {
 	memset(ret_server, 0, sizeof(*ret_server));
-	assert_int_equal(io_listen(f->io, address, accept_cb, ret_server, &ret_server->listener),
-			 0);
+	assert_int_equal(io_listen(f->io, address, accept_cb, ret_server, &ret_server->listener), 0);
 }
 
 struct pair {
@@ -484,8 +483,7 @@ connect_refused(void **state)
 static int
 full_listener(struct fixture *f, bool is_unix, char *ret_address, size_t len, int *ret_fillers)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET,
-				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	struct sockaddr *addr = is_unix ? (struct sockaddr *)&un : (struct sockaddr *)&in;
 	socklen_t addr_len = is_unix ? sizeof(un) : sizeof(in);
@@ -522,8 +520,7 @@ connect_timeout_and_cancel(void **state)
 
 		fd = full_listener(f, u == 1, address, sizeof(address), fillers);
 		assert_int_equal(io_connect(f->io, address, 50000, connect_cb, &c, NULL), 0);
-		assert_int_equal(io_connect(f->io, address, 20000, connect_cb, &cancelled,
-					    &connect),
+		assert_int_equal(io_connect(f->io, address, 20000, connect_cb, &cancelled, &connect),
 				 0);
 		run_turns(f->io, 2);
 		io_connect_cancel(connect);

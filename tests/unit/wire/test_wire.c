@@ -65,9 +65,10 @@ decode_u64(struct wire_reader *reader, const char **ret_why)
 }
 
 static const decode_fn decoders[] = {
-	decode_client_hello, decode_server_hello, decode_put_item,   decode_put_answer, decode_get_item,
-	decode_get_answer,   decode_id_item,	  decode_space_request, decode_space_row, decode_list_head,
-	decode_list_entry,   decode_region,	  decode_map,	     decode_u64,
+	decode_client_hello, decode_server_hello, decode_put_item,   decode_put_answer,
+	decode_get_item,     decode_get_answer,	  decode_id_item,    decode_space_request,
+	decode_space_row,    decode_list_head,	  decode_list_entry, decode_region,
+	decode_map,	     decode_u64,
 };
 
 /* Method: every proper prefix, in a heap block of exactly that size (so that ASan sees one byte too many), is refused and moves
@@ -99,10 +100,20 @@ static void
 test_header(void **state)
 {
 	struct wire_header in = {
-		.version = WIRE_VERSION, .op = WIRE_PUT, .priority = 3, .ack = 1,
-		.flags = WIRE_FLAG_ANSWER | WIRE_FLAG_LAST, .status = WIRE_BUSY, .request_id = 0x1122334455667788,
-		.deadline_us = 77, .space = 5, .items_count = 3, .items_bytes = 64, .lease_ms = 9000,
-		.payload_bytes = 1 << 20, .items_crc = 0xdeadbeef,
+		.version = WIRE_VERSION,
+		.op = WIRE_PUT,
+		.priority = 3,
+		.ack = 1,
+		.flags = WIRE_FLAG_ANSWER | WIRE_FLAG_LAST,
+		.status = WIRE_BUSY,
+		.request_id = 0x1122334455667788,
+		.deadline_us = 77,
+		.space = 5,
+		.items_count = 3,
+		.items_bytes = 64,
+		.lease_ms = 9000,
+		.payload_bytes = 1 << 20,
+		.items_crc = 0xdeadbeef,
 	};
 	struct wire_header out;
 	uint8_t bytes[WIRE_HEADER_BYTES], damaged[WIRE_HEADER_BYTES];
@@ -146,7 +157,9 @@ test_header(void **state)
 static void
 test_header_bounds(void **state)
 {
-	const struct wire_header good = { .version = WIRE_VERSION, .op = WIRE_GET, .items_bytes = 56, .items_count = 1 };
+	const struct wire_header good = {
+		.version = WIRE_VERSION, .op = WIRE_GET, .items_bytes = 56, .items_count = 1
+	};
 	struct wire_header bad[8];
 	struct wire_header out;
 	uint8_t bytes[WIRE_HEADER_BYTES];
@@ -190,11 +203,26 @@ test_items_crc(void **state)
 static void
 test_hello(void **state)
 {
-	struct wire_client_hello in = { .version_min = 1, .version_max = 3, .features = 3, .inflight_bytes = 1ull << 40,
-					.pid = 4711, .name = "vllm", .tenant = "blue team", .name_len = 4, .tenant_len = 9 };
-	struct wire_server_hello server = { .version = 1, .auth = 1, .features = 2, .part_bytes = 4 << 20, .chunk_bytes = 65536,
-					    .items_max = 16384, .payload_max = 64 << 20, .time_ms = 1234567890123,
-					    .requests_max = 1024, .request_bytes_max = 1 << 27, .tenant_number = 7,
+	struct wire_client_hello in = { .version_min = 1,
+					.version_max = 3,
+					.features = 3,
+					.inflight_bytes = 1ull << 40,
+					.pid = 4711,
+					.name = "vllm",
+					.tenant = "blue team",
+					.name_len = 4,
+					.tenant_len = 9 };
+	struct wire_server_hello server = { .version = 1,
+					    .auth = 1,
+					    .features = 2,
+					    .part_bytes = 4 << 20,
+					    .chunk_bytes = 65536,
+					    .items_max = 16384,
+					    .payload_max = 64 << 20,
+					    .time_ms = 1234567890123,
+					    .requests_max = 1024,
+					    .request_bytes_max = 1 << 27,
+					    .tenant_number = 7,
 					    .connection_id = 0x0102030405060708 };
 	struct wire_client_hello out;
 	struct wire_server_hello server_out;
@@ -244,12 +272,21 @@ test_hello(void **state)
 static void
 test_map(void **state)
 {
-	struct wire_map_node nodes[2] = { { .state = WIRE_SERVING, .text = "tcp=10.0.0.1:7450", .text_len = 17 },
-					  { .state = WIRE_JOINING, .text = "", .text_len = 0 } };
-	struct wire_map_shard shards[3] = { { .weight = 1ull << 40, .node_idx = 1, .state = WIRE_FAILED },
-					    { .weight = 5, .node_idx = 0, .state = WIRE_SERVING },
-					    { .weight = 6, .node_idx = 0, .state = WIRE_DRAINING_STATE } };
-	struct wire_map in = { .epoch = 99, .nodes_count = 2, .shards_count = 3, .nodes = nodes, .shards = shards }, out;
+	struct wire_map_node nodes[2] = {
+		{ .state = WIRE_SERVING, .text = "tcp=10.0.0.1:7450", .text_len = 17 },
+		{ .state = WIRE_JOINING, .text = "", .text_len = 0 }
+	};
+	struct wire_map_shard shards[3] = {
+		{ .weight = 1ull << 40, .node_idx = 1, .state = WIRE_FAILED },
+		{ .weight = 5, .node_idx = 0, .state = WIRE_SERVING },
+		{ .weight = 6, .node_idx = 0, .state = WIRE_DRAINING_STATE }
+	};
+	struct wire_map in = { .epoch = 99,
+			       .nodes_count = 2,
+			       .shards_count = 3,
+			       .nodes = nodes,
+			       .shards = shards },
+			out;
 	struct wire_buf buf = { 0 };
 	struct wire_reader reader;
 	const char *why;
@@ -289,10 +326,22 @@ static void
 test_put(void **state)
 {
 	const uint32_t crcs[3] = { 0x11111111, 0x22222222, 0x33333333 };
-	struct wire_put_item in = { .route = 42, .block_bytes = 140000, .put_number = 9, .staging_off = 1ull << 33, .ttl_ms = 1,
-				    .position = 2, .cost_hint_us = 3, .stored_bytes = 140000, .staging_region = 4, .part = 0,
-				    .parts_count = 1, .key_len = 5, .crcs_count = 3, .flags = WIRE_PUT_REPLACE | WIRE_PUT_STAGED,
-				    .class_hint = 6, .key = (const uint8_t *)"hello" };
+	struct wire_put_item in = { .route = 42,
+				    .block_bytes = 140000,
+				    .put_number = 9,
+				    .staging_off = 1ull << 33,
+				    .ttl_ms = 1,
+				    .position = 2,
+				    .cost_hint_us = 3,
+				    .stored_bytes = 140000,
+				    .staging_region = 4,
+				    .part = 0,
+				    .parts_count = 1,
+				    .key_len = 5,
+				    .crcs_count = 3,
+				    .flags = WIRE_PUT_REPLACE | WIRE_PUT_STAGED,
+				    .class_hint = 6,
+				    .key = (const uint8_t *)"hello" };
 	struct wire_put_item bad[8], out;
 	struct wire_buf buf = { 0 };
 	struct wire_reader reader;
@@ -363,7 +412,8 @@ test_put_key_bounds(void **state)
 		wire_put_item_encode(&buf, &item, NULL);
 		assert_int_equal(buf.len % 8, 0);
 		reader = (struct wire_reader){ buf.bytes, buf.bytes + buf.len };
-		assert_int_equal(wire_put_item_decode(&reader, &out, &why), len <= 1024 ? 0 : -HR_EPROTO);
+		assert_int_equal(wire_put_item_decode(&reader, &out, &why),
+				 len <= 1024 ? 0 : -HR_EPROTO);
 		if (len <= 1024) {
 			assert_memory_equal(out.key, key, len);
 			assert_ptr_equal(reader.at, reader.end);
@@ -377,13 +427,33 @@ test_get(void **state)
 {
 	const uint32_t crcs[3] = { 1, 2, 3 };
 	const struct wire_extent extents[2] = { { 7, 65536, 1ull << 20 }, { 8, 100, 1ull << 35 } };
-	struct wire_get_item item = { .route = 1, .block_bytes = UINT64_MAX, .part = 3, .flags = 3, .off = 5, .bytes = UINT32_MAX },
+	struct wire_get_item item = { .route = 1,
+				      .block_bytes = UINT64_MAX,
+				      .part = 3,
+				      .flags = 3,
+				      .off = 5,
+				      .bytes = UINT32_MAX },
 			     item_out;
-	struct wire_get_answer in = { .item_idx = 16383, .status = 1, .reason = 8, .flags = WIRE_GOT_SHM | WIRE_GOT_FLASH,
-				      .block_bytes = 1ull << 27, .birth = 77, .borrow = 88, .expiry_left_ms = 99,
-				      .part_bytes = 4 << 20, .payload_bytes = 12, .crc_off = 13, .crcs_count = 3, .extents_count = 2 },
+	struct wire_get_answer in = { .item_idx = 16383,
+				      .status = 1,
+				      .reason = 8,
+				      .flags = WIRE_GOT_SHM | WIRE_GOT_FLASH,
+				      .block_bytes = 1ull << 27,
+				      .birth = 77,
+				      .borrow = 88,
+				      .expiry_left_ms = 99,
+				      .part_bytes = 4 << 20,
+				      .payload_bytes = 12,
+				      .crc_off = 13,
+				      .crcs_count = 3,
+				      .extents_count = 2 },
 			       out;
-	struct wire_put_answer put = { .item_idx = 3, .status = 2, .reason = 10, .flags = 7, .birth = 1ull << 50 }, put_out;
+	struct wire_put_answer put = { .item_idx = 3,
+				       .status = 2,
+				       .reason = 10,
+				       .flags = 7,
+				       .birth = 1ull << 50 },
+			       put_out;
 	struct wire_extent extent;
 	struct wire_buf buf = { 0 };
 	struct wire_reader reader;
@@ -444,10 +514,24 @@ test_get(void **state)
 static void
 test_space(void **state)
 {
-	struct wire_space_request in = { .label = "default", .label_len = 7, .cursor = 11, .quota_bytes = 12, .pin_budget_bytes = 13 };
+	struct wire_space_request in = { .label = "default",
+					 .label_len = 7,
+					 .cursor = 11,
+					 .quota_bytes = 12,
+					 .pin_budget_bytes = 13 };
 	struct wire_space_request out;
-	struct wire_space_row row = { .number = 1, .generation = 2, .label = "kv", .blocks = 3, .bytes = 4, .quota_bytes = 5,
-				      .pin_budget_bytes = 6, .pinned_bytes = 7, .gets = 8, .hits = 9, .puts = 10 }, row_out;
+	struct wire_space_row row = { .number = 1,
+				      .generation = 2,
+				      .label = "kv",
+				      .blocks = 3,
+				      .bytes = 4,
+				      .quota_bytes = 5,
+				      .pin_budget_bytes = 6,
+				      .pinned_bytes = 7,
+				      .gets = 8,
+				      .hits = 9,
+				      .puts = 10 },
+			      row_out;
 	struct wire_buf buf = { 0 };
 	struct wire_reader reader;
 	const char *why;
@@ -500,8 +584,13 @@ test_small_items(void **state)
 	struct wire_id_item id = { .route = 0x99 }, id_out;
 	struct wire_list_head head = { .cursor = 5, .count = 6 }, head_out;
 	struct wire_region region = { .number = 1, .epoch = 2, .bytes = 1ull << 30 }, region_out;
-	struct wire_list_entry entry = { .route = 1, .block_bytes = 2, .expiry_ms = 3, .position = 4, .key_len = 9,
-					 .key = (const uint8_t *)"some keys" }, entry_out;
+	struct wire_list_entry entry = { .route = 1,
+					 .block_bytes = 2,
+					 .expiry_ms = 3,
+					 .position = 4,
+					 .key_len = 9,
+					 .key = (const uint8_t *)"some keys" },
+			       entry_out;
 	struct wire_buf buf = { 0 };
 	struct wire_reader reader;
 	uint64_t number;
@@ -572,7 +661,8 @@ test_noise(void **state)
 			int rc = decoders[d](&reader, &why);
 
 			assert_true(reader.at >= copy && reader.at <= reader.end);
-			assert_true(rc == 0 || (rc == -HR_EPROTO && why != NULL && reader.at == copy));
+			assert_true(rc == 0 ||
+				    (rc == -HR_EPROTO && why != NULL && reader.at == copy));
 		}
 		free(copy);
 	}
@@ -595,12 +685,18 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_header),	   cmocka_unit_test(test_header_bounds),
-		cmocka_unit_test(test_items_crc),  cmocka_unit_test(test_hello),
-		cmocka_unit_test(test_map),	   cmocka_unit_test(test_put),
-		cmocka_unit_test(test_put_key_bounds), cmocka_unit_test(test_get),
-		cmocka_unit_test(test_space),	   cmocka_unit_test(test_small_items),
-		cmocka_unit_test(test_noise),	   cmocka_unit_test(test_names),
+		cmocka_unit_test(test_header),
+		cmocka_unit_test(test_header_bounds),
+		cmocka_unit_test(test_items_crc),
+		cmocka_unit_test(test_hello),
+		cmocka_unit_test(test_map),
+		cmocka_unit_test(test_put),
+		cmocka_unit_test(test_put_key_bounds),
+		cmocka_unit_test(test_get),
+		cmocka_unit_test(test_space),
+		cmocka_unit_test(test_small_items),
+		cmocka_unit_test(test_noise),
+		cmocka_unit_test(test_names),
 	};
 
 	return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
