@@ -11,6 +11,7 @@
  *             L3 a freed segment is used again only when both freed marks are stable. L4 generations and sequences only grow.
  * Limits:     LOG_UNITS_INFLIGHT_MAX unit writes; beyond it appends wait in the open unit until it is full (unit_bytes_max), then
  *             log_append() answers -EAGAIN; log_has_room() tells.
+ * Inside:     seglog.h
  * Tests:      tests/unit/engine/test_segment.c, tests/fault/
  */
 #ifndef HR_ENGINE_SEGMENT_H
@@ -28,17 +29,31 @@
 struct seglog;
 
 enum { LOG_UNITS_INFLIGHT_MAX = 8 };
-enum segment_state { SEG_UNPREPARED, SEG_FREE, SEG_OPEN, SEG_SEALING, SEG_SEALED, SEG_FREEING, SEG_BAD };
-enum log_sync { LOG_SYNC_FLUSH, LOG_SYNC_DSYNC }; /* group fdatasync (default) | every unit with RWF_DSYNC */
+enum segment_state {
+	SEG_UNPREPARED,
+	SEG_FREE,
+	SEG_OPEN,
+	SEG_SEALING,
+	SEG_SEALED,
+	SEG_FREEING,
+	SEG_BAD
+};
+enum log_sync {
+	LOG_SYNC_FLUSH,
+	LOG_SYNC_DSYNC
+}; /* group fdatasync (default) | every unit with RWF_DSYNC */
 
 struct log_record {
-	struct list_head link;	/* private to the log while appended */
-	struct desc desc;	/* value_off is set by the log when the unit is closed */
-	const struct iovec *iov; /* value, sum = stored_bytes rounded up to a page (the caller zero-fills); page-aligned pieces */
+	struct list_head link; /* private to the log while appended */
+	struct desc desc;      /* value_off is set by the log when the unit is closed */
+	const struct iovec *
+	    iov; /* value, sum = stored_bytes rounded up to a page (the caller zero-fills); page-aligned pieces */
 	unsigned iov_count;
-	bool want_stable;	/* ask for group commit soon; otherwise stable comes with the seal */
-	uint32_t segment;	/* out, valid after log_append(): the segment it will be in */
-	/* The unit's write completed (0) or failed (-errno). desc.value_off and segment are final. */
+	bool want_stable; /* ask for group commit soon; otherwise stable comes with the seal */
+	uint32_t segment; /* out, valid after log_append(): the segment it will be in */
+	/* The unit's write completed (0) or failed (-errno). desc.value_off and segment are final. The callback may append again.
+	 * A record without want_stable belongs to the caller again; one with it when `stable` runs, which follows always, also after a
+	 * failure (with -errno). */
 	void (*written)(struct log_record *record, int rc);
 	/* The record is stable (0) or will not be (-errno); only with want_stable, after written. */
 	void (*stable)(struct log_record *record, int rc);
@@ -55,21 +70,25 @@ struct segment_info {
 
 struct log_options {
 	enum log_sync sync;
-	uint32_t linger_us;	 /* how long a unit that is not full waits for more when nothing asks for stable; 0 = 2,000 */
-	uint32_t free_reserve;	 /* segments that only CLASS_SURVIVOR may open; 0 = 1 */
+	uint32_t
+	    linger_us; /* how long a unit that is not full waits for more when nothing asks for stable; 0 = 2,000 */
+	uint32_t free_reserve; /* segments that only CLASS_SURVIVOR may open; 0 = 1 */
 };
 
 struct log_counters {
-	uint64_t units_written, unit_bytes_written, footer_bytes_written, mark_bytes_written, syncs, prepare_bytes_written;
-	uint64_t payload_bytes_fresh;	 /* values appended in CLASS_FRESH/PINNED, rounded up to a page */
+	uint64_t units_written, unit_bytes_written, footer_bytes_written, mark_bytes_written, syncs,
+	    prepare_bytes_written;
+	uint64_t
+	    payload_bytes_fresh; /* values appended in CLASS_FRESH/PINNED, rounded up to a page */
 	uint64_t payload_bytes_survivor; /* the same for CLASS_SURVIVOR */
 	uint64_t segments_sealed, segments_freed, appends_refused, write_errors;
+	uint64_t footers_damaged; /* found so when read back; the segment was walked instead */
 	uint32_t units_inflight, free_count, open_count, sealed_count;
 };
 
-/* `slice` describes where on the device (superblock.h). The log starts empty-handed: log_recovered() or recover.h fills the segment states. */
-int log_create(struct io *io, struct io_device *device, const struct superblock *slice, const struct log_options *options,
-	       struct seglog **ret_log);
+/* `slice` describes where on the device (superblock.h). The log starts empty-handed: recover_start() fills the segment states. */
+int log_create(struct io *io, struct io_device *device, const struct superblock *slice,
+	       const struct log_options *options, struct seglog **ret_log);
 void log_destroy(struct seglog *log); /* Nothing may be under way: see log_quiesce(). */
 
 /* A free segment became available, or room in the open unit: called from io_run(). One listener. */
@@ -78,7 +97,8 @@ void log_on_room(struct seglog *log, void (*cb)(void *arg), void *arg);
 uint32_t log_free_count(const struct seglog *log);
 /* True when a record with that value would be accepted now. */
 bool log_has_room(const struct seglog *log, enum segment_class class, uint32_t value_bytes);
-/* 0, -EAGAIN (no free segment, or too much in flight), -EIO (log failed), -EINVAL (value over part_bytes). */
+/* 0, -EAGAIN (no free segment, or too much in flight, or not recovered yet, or quiescing), -EIO (log failed), -EINVAL (value over
+ * part_bytes, or a descriptor or iovecs that contradict themselves). */
 int log_append(struct seglog *log, enum segment_class class, struct log_record *record);
 /* Closes the open units now and makes everything appended so far stable; then cb(arg, 0 or -errno). */
 void log_flush(struct seglog *log, void (*cb)(void *arg, int rc), void *arg);
@@ -88,9 +108,12 @@ bool log_failed(const struct seglog *log, int *ret_errno);
 
 uint32_t log_segments_count(const struct seglog *log);
 void log_segment_info(const struct seglog *log, uint32_t segment, struct segment_info *ret);
-uint64_t log_generation_oldest(const struct seglog *log, uint32_t segment_except); /* of segments in use; UINT64_MAX when none */
+uint64_t
+log_generation_oldest(const struct seglog *log,
+		      uint32_t segment_except); /* of segments in use; UINT64_MAX when none */
 uint64_t log_generation_newest(const struct seglog *log);
-uint64_t log_value_offset(const struct seglog *log, uint32_t segment, uint32_t value_off); /* on the device */
+uint64_t log_value_offset(const struct seglog *log, uint32_t segment,
+			  uint32_t value_off); /* on the device */
 
 /* Births: the shard's only source of them. */
 uint64_t log_birth_next(struct seglog *log);
@@ -99,10 +122,12 @@ void log_birth_seen(struct seglog *log, uint64_t birth);
 /* Reads all descriptors of a sealed (or open, as far as written) segment: from the footer, or by walking when that is damaged (counted). cb gets a borrowed array, valid
  * until it returns; rc < 0: none could be read. */
 typedef void (*log_descs_cb)(void *arg, int rc, const struct desc *descs, uint32_t descs_count);
+/* -ENOENT: nothing is in that segment. */
 int log_read_descs(struct seglog *log, uint32_t segment, log_descs_cb cb, void *arg);
 
-/* Writes both freed marks, stable, then the segment is free. The caller has made the survivors stable before. */
-void log_segment_free(struct seglog *log, uint32_t segment, void (*cb)(void *arg, int rc), void *arg);
+/* Only of a sealed segment. Writes both freed marks, stable, then the segment is free. The caller has made the survivors stable before. */
+void
+log_segment_free(struct seglog *log, uint32_t segment, void (*cb)(void *arg, int rc), void *arg);
 /* Writes unprepared segments of a file in full, one after the other in the background, and moves segments_prepared on. */
 void log_prepare_start(struct seglog *log);
 void log_counters_get(const struct seglog *log, struct log_counters *ret);
