@@ -54,7 +54,7 @@ demo: ensure
 
 bench: deps
 	@$(MAKE) --no-print-directory build
-	@bench/run.sh
+	@bench/run.py
 
 # Into a build of its own, so that its prefix does not make everybody's build start again.
 install:
