@@ -300,6 +300,7 @@ io_run_due(struct io *io)
 	ran += ops_run(io);
 	ran += tasks_run(io);
 	dead_free(io);
+	io->callbacks_count += (uint64_t)ran;
 	return ran;
 }
 
@@ -349,6 +350,10 @@ io_wake(struct io *io)
 {
 	uint64_t one = 1;
 
+	if (io->sim != NULL) {
+		io->sim_woken = true;
+		return;
+	}
 	if (io->wake.fd >= 0 && write(io->wake.fd, &one, sizeof(one)) < 0) {
 		/* EAGAIN: the counter is full, so the wake is already there. */
 	}

@@ -249,8 +249,10 @@ struct io {
 	struct sim *sim;
 	struct list_head sim_link;
 	uint32_t sim_id;
+	bool sim_woken;
 	bool running;
 	uint64_t now_us;
+	uint64_t callbacks_count;
 
 	struct io_timer **heap; /* 1-based */
 	uint32_t heap_count, heap_capacity;

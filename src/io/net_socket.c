@@ -132,6 +132,28 @@ resolve_tcp(const char *address, bool passive, struct net_address **ret_addresse
 }
 
 int
+net_address_check(const char *address)
+{
+	char text[IO_ADDRESS_MAX * 2];
+	const char *host, *port;
+
+	if (strncmp(address, "unix:", 5) == 0) {
+		return address[5] == '\0' ? -EINVAL
+		       : strlen(address + 5) >= sizeof(((struct sockaddr_un *)0)->sun_path)
+			   ? -ENAMETOOLONG
+			   : 0;
+	}
+	if (strncmp(address, "tcp:", 4) != 0) {
+		return -EINVAL;
+	}
+	if (strlen(address) >= sizeof(text)) {
+		return -ENAMETOOLONG;
+	}
+	memcpy(text, address + 4, strlen(address + 4) + 1);
+	return host_split(text, &host, &port);
+}
+
+int
 net_address_resolve(const char *address, bool passive, struct net_address **ret_addresses)
 {
 	if (strncmp(address, "unix:", 5) == 0) {

@@ -20,6 +20,7 @@ struct net_address {
 
 /* "tcp:HOST:PORT" or "unix:PATH"; several when a name has several. Names that are not numeric may block. */
 int net_address_resolve(const char *address, bool passive, struct net_address **ret_addresses);
+int net_address_check(const char *address); /* the form only */
 void net_address_free(struct net_address *addresses);
 
 /* Binds and listens; fills fd, is_unix and address. A socket file that nobody listens on any more is replaced. */

@@ -18,7 +18,9 @@ int sim_create(uint64_t seed, struct sim **ret_sim);
 void sim_destroy(struct sim *sim);
 uint64_t sim_seed(const struct sim *sim);
 
-/* Runs every io of the world until no callback is due now, then jumps to the next event. False when nothing is left to happen. */
+/* Runs every io of the world until no callback is due now, then jumps to the next event and runs what is due there. False when nothing
+ * happened and nothing is left to happen. io_run() on an io of the world moves the whole world until that io had something to do or
+ * its limit has passed; where it would wait for ever it returns -EDEADLK. */
 bool sim_step(struct sim *sim);
 /* sim_step() until done(arg) or until simulated time has moved by limit_us. True when done(arg) held. */
 bool sim_run(struct sim *sim, bool (*done)(void *arg), void *arg, uint64_t limit_us);
@@ -47,11 +49,13 @@ struct sim_device_options {
 int sim_device_add(struct sim *sim, const char *name, const struct sim_device_options *options);
 
 /* Power cut: every write that was not stable is kept, dropped, torn at a 512-byte boundary or (garble) replaced by noise, each drawn from the seed. Operations under
- * way complete with -EIO. The devices' contents are then what a next owner finds. */
+ * way complete with -EIO. The devices' contents are then what a next owner finds: what was opened before the cut answers -EIO to
+ * everything and changes nothing, so open it again. */
 enum { SIM_CUT_DROP = 1, SIM_CUT_TEAR = 2, SIM_CUT_GARBLE = 4 };
 void sim_power_cut(struct sim *sim, const char *name, unsigned how);
 
-/* The n-th operation from now (1 = the next) fails with err, once (or for ever with `sticky`). 0 = no fault. */
+/* The n-th operation from now (1 = the next) fails with err, once (or for ever with `sticky`). 0 = no fault. Of a write that fails a drawn
+ * part may have reached the device. */
 void sim_device_fail_nth(struct sim *sim, const char *name, uint64_t n, int err, bool sticky);
 /* Reads that touch [off, off + len) fail with -EIO until cleared (len 0 clears all). */
 void sim_device_bad_range(struct sim *sim, const char *name, uint64_t off, uint64_t len);

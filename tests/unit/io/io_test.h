@@ -38,6 +38,9 @@ static const struct combo combos[] = {
 	{ "pread+epoll", IO_DISK_PREAD, IO_NET_EPOLL },
 	{ "uring+poll", IO_DISK_URING, IO_NET_POLL },
 	{ "uring+epoll", IO_DISK_URING, IO_NET_EPOLL },
+	{ "pread+uring", IO_DISK_PREAD, IO_NET_URING },
+	{ "uring+uring", IO_DISK_URING, IO_NET_URING },
+	{ "sim", IO_DISK_SIM, IO_NET_SIM },
 };
 
 static inline int
