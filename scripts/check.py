@@ -200,7 +200,7 @@ def main():
         pytest(totals, "traces", ["-m", "traces"], limit)
     elif mode == "fast":
         meson(totals, "unit, sim, headers", BUILD, ["unit", "sim", "headers"], limit)
-        pytest(totals, "func", [], limit)
+        pytest(totals, "func", ["-m", "not slow and not traces and not soak"], limit)
     else:
         meson(totals, "unit, sim, fault, …", BUILD, ["unit", "sim", "fault", "fuzz", "headers"], limit)
         check_func(totals, limit)
