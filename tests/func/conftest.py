@@ -17,8 +17,16 @@ import harness  # noqa: E402
 import libheadrace  # noqa: E402
 
 
+# Those that need no program.
+WITHOUT_PROGRAMS = {"test_trace_sim", "test_identity_page", "test_placement", "test_docs"}
+
+
 def pytest_collection_modifyitems(config, items):
-    """What is marked traces or soak runs only when it is asked for by -m."""
+    """Nothing runs without what it tests; what is marked traces or soak runs only when it is asked for by -m."""
+    missing = [name for name in ("headraced", "headrace", "libheadrace.so") if not Path(harness.program(name)).exists()]
+    for item in items:
+        if missing and item.module.__name__ not in WITHOUT_PROGRAMS:
+            item.add_marker(pytest.mark.skip(reason=f"not built: {', '.join(missing)} (HEADRACE_BUILD names the build folder)"))
     if config.getoption("-m"):
         return
     for item in items:

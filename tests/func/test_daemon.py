@@ -1,0 +1,262 @@
+"""headraced from its operator's side: configuration, health, metrics, reload, stop, the start with no option at all."""
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import urllib.request
+
+import libheadrace as lib
+import pytest
+from blocks import assert_all_there, fill, key_of
+from harness import (GIB, MIB, WATCHDOG_S, Daemon, cli, cli_ok, environment, format_image, free_port, program, wait_for)
+
+
+def test_health_and_metrics(work, start_daemon):
+    """GET /healthz is 200 once ready; /metrics is Prometheus text with what the issue asks for; other pages are 404."""
+    format_image(work / "image", 64 * MIB)
+    daemon = start_daemon(work, [work / "image"])
+    with lib.Client(daemon.tcp) as client:
+        space = client.space("metrics")
+        fill(space, [key_of(0)], 1000)
+        assert space.get(key_of(0))[1] == "none" and space.get(b"nothing") == (None, "absent")
+        assert daemon.get("/healthz")[0] == 200
+        assert daemon.get("/nonsense")[0] == 404
+        status, text = daemon.get("/metrics")
+        assert status == 200
+        samples = [line for line in text.splitlines() if line and not line.startswith("#")]
+        for line in samples:
+            assert re.fullmatch(r'headrace_[a-z0-9_]+(\{([a-z_]+="[^"\\]*",?)*\})? [-+0-9.eE]+(inf|nan)?', line), line
+        typed = set(re.findall(r"^# TYPE (\S+) (?:counter|gauge|histogram|summary)$", text, re.MULTILINE))
+        names = {re.match(r"[a-z0-9_]+", line).group(0) for line in samples}
+        for name in names:
+            assert name in typed or re.sub(r"_(bucket|sum|count)$", "", name) in typed, f"{name} has no TYPE"
+        assert len(samples) == len({line.rsplit(" ", 1)[0] for line in samples}), "a metric is there twice"
+        for reason in ("absent", "evicted", "expired", "deleted", "quota", "deadline", "corrupt", "size_mismatch", "busy"):
+            assert f'"{reason}"' in text, f"no counter of the miss reason {reason}"
+        for word in ("dram", "flash", "space", "queue"):
+            assert word in text, word
+        before = daemon.metric(r'reason="absent"')
+        space.get(b"nothing else")
+        wait_for("the miss is counted", lambda: daemon.metric(r'reason="absent"') >= before + 1)
+
+
+def test_http_is_not_for_everybody(work, start_daemon):
+    """The health page takes GET and HEAD; anything else, and nonsense, is answered or closed, and the node goes on."""
+    format_image(work / "image", 64 * MIB)
+    daemon = start_daemon(work, [work / "image"])
+    for text in (b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", b"\0\1\2\3" * 100, b"GET " + b"/" * 100_000):
+        with socket.create_connection(("127.0.0.1", daemon.http_port), 20) as sock:
+            sock.settimeout(20)
+            try:
+                sock.sendall(text + b"\r\n\r\n")
+                sock.recv(100)
+            except OSError:
+                pass
+    assert daemon.get("/healthz")[0] == 200
+
+
+CONFIG = """
+device:
+  - {image}
+dram: 32MiB
+listen:
+  - tcp:127.0.0.1:{tcp}
+  - unix:{work}/config.sock
+http: 127.0.0.1:{http}
+"""
+
+
+def config_daemon(work, text, start_daemon=None, **keywords):
+    daemon = Daemon(work, [], dram=None, tcp=False, unix=False, http=False, options=["--config", work / "headraced.yaml"], **keywords)
+    daemon.http_port, daemon.tcp_port = free_port(), free_port()
+    (work / "headraced.yaml").write_text(text.format(work=work, image=work / "image", tcp=daemon.tcp_port, http=daemon.http_port))
+    daemon.command = lambda: [program("headraced"), "--config", str(work / "headraced.yaml"), *daemon.options[2:]]
+    return daemon
+
+
+def test_config_file(work):
+    """The same options from YAML; the command line is stronger."""
+    format_image(work / "image", 64 * MIB)
+    daemon = config_daemon(work, CONFIG)
+    daemon.start()
+    try:
+        cli_ok("put", "k", "--url", f"unix:{work}/config.sock", input=b"v")
+        assert cli_ok("get", "k", "--url", f"tcp:127.0.0.1:{daemon.tcp_port}").stdout == b"v"
+        daemon.stop()
+        daemon.check_log()
+    finally:
+        daemon.kill()
+
+
+@pytest.mark.parametrize("text, wanted", [
+    ("devise:\n  - /tmp/x\n", "device"),
+    ("dramm: 1GiB\n", "dram"),
+    ("dram: plenty\n", "plenty"),
+    ("listen: [unterminated\n", "headraced.yaml"),
+    ("listen:\n  - carrier-pigeon:coop\n", "carrier-pigeon"),
+    ("\x01\x02\x03", "headraced.yaml"),
+])
+def test_unusable_config(work, text, wanted):
+    """An unknown key is refused with the nearest valid name; a bad value is named, with its file."""
+    (work / "headraced.yaml").write_text(text)
+    done = subprocess.run([program("headraced"), "--config", work / "headraced.yaml"], capture_output=True, timeout=WATCHDOG_S,
+                          env=environment({"XDG_DATA_HOME": str(work)}), check=False)
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode == 2 or done.returncode == 1, (done.returncode, said)
+    assert wanted in said, said
+
+
+def test_unreadable_config(work):
+    done = subprocess.run([program("headraced"), "--config", work / "missing.yaml"], capture_output=True, timeout=WATCHDOG_S,
+                          env=environment(), check=False)
+    assert done.returncode != 0 and b"missing.yaml" in done.stderr and b"No such file" in done.stderr
+    done = subprocess.run([program("headraced"), "--config", work], capture_output=True, timeout=WATCHDOG_S, env=environment(), check=False)
+    assert done.returncode != 0 and str(work).encode() in done.stderr
+
+
+def test_every_option_has_help():
+    done = subprocess.run([program("headraced"), "--help"], capture_output=True, check=True)
+    for option in ("--device", "--dram", "--listen", "--http", "--config"):
+        assert option.encode() in done.stdout, option
+    done = subprocess.run([program("headraced"), "--devise", "x"], capture_output=True, check=False, timeout=WATCHDOG_S)
+    assert done.returncode == 2 and b"--device" in done.stderr
+
+
+def test_no_option_at_all(work):
+    """Starts a small store under XDG_DATA_HOME on loopback and prints the URL to use; found again by the next start."""
+    env = environment({"XDG_DATA_HOME": str(work)})
+
+    def run(check):
+        process = subprocess.Popen([program("headraced")], stdout=subprocess.PIPE, stderr=open(work / "log", "ab"), env=env, cwd=work)
+        try:
+            os.set_blocking(process.stdout.fileno(), False)
+            text = [b""]
+
+            def url():
+                assert process.poll() is None, (work / "log").read_text()
+                text[0] += process.stdout.read() or b""
+                return re.search(rb"\b((?:tcp:(?:127\.0\.0\.1|localhost)|unix:)\S+)", text[0] + (work / "log").read_bytes())
+
+            found = wait_for("the URL", url).group(1).decode().rstrip(".,")
+            wait_for("it answers", lambda: cli("stat", "--url", found, "--json").returncode == 0)
+            check(found)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+    run(lambda url: cli_ok("put", "k", "--url", url, "--ack", "stable", input=b"kept"))
+    run(lambda url: None if cli_ok("get", "k", "--url", url).stdout == b"kept" else pytest.fail("not kept"))
+    images = [path for path in work.rglob("*") if path.is_file() and path.stat().st_size >= 32 * MIB]
+    assert len(images) == 1
+    free = os.statvfs(work)
+    assert images[0].stat().st_size <= 8 * GIB
+    assert images[0].stat().st_size <= max(free.f_bavail * free.f_frsize // 10 * 2, 64 * MIB)
+
+
+@pytest.mark.slow
+def test_sigterm_drains(work, start_daemon):
+    """SIGTERM while clients are busy: what was acknowledged is there after the restart, and the stop takes at most 20 x one second."""
+    format_image(work / "image", 256 * MIB)
+    daemon = start_daemon(work, [work / "image"])
+    with lib.Client(daemon.tcp) as client:
+        space = client.space("drain")
+        keys = [key_of(index) for index in range(400)]
+        fill(space, keys, 100_000, ack=lib.RAM)
+        tickets = []
+        for _ in range(20):
+            batch = lib.Batch(len(keys))
+            for index, key in enumerate(keys):
+                batch.key(index, key, expected_len=lib.LEN_ANY)
+                batch.memory(index, (lib.c.c_char * 100_000)())
+            tickets.append((space.submit(lib.GET, batch), batch))
+        daemon.stop(20)
+        for ticket, batch in tickets:
+            done = client.wait(ticket, 60000)  # Exactly one completion each, whatever became of it.
+            assert done.items_count == len(keys)
+        daemon.start()
+        assert_all_there(space, keys, 100_000)
+
+
+def test_reload(work, start_daemon):
+    """SIGHUP reads the configuration again: a live option changes, a bad file changes nothing and is said."""
+    format_image(work / "image", 64 * MIB)
+    daemon = config_daemon(work, CONFIG + "log_level: info\n")
+    daemon.start()
+    try:
+        config = (work / "headraced.yaml").read_text()
+        (work / "headraced.yaml").write_text(config.replace("log_level: info", "log_level: debug"))
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_log(r"reload")
+        (work / "headraced.yaml").write_text("nonsense: [")
+        before = daemon.log().count("level=error")
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for("the refusal is said", lambda: daemon.log().count("level=error") > before)
+        assert daemon.get("/healthz")[0] == 200
+        daemon.stop()
+    finally:
+        daemon.kill()
+
+
+def test_log_lines(work, start_daemon):
+    """Every line of the log is key=value."""
+    format_image(work / "image", 64 * MIB)
+    daemon = start_daemon(work, [work / "image"])
+    daemon.stop()
+    lines = [line for line in daemon.log().splitlines() if line.startswith("ts=")]
+    assert len(lines) >= 2
+    for line in lines:
+        assert re.fullmatch(r'(?:[a-z_0-9.]+=(?:"(?:[^"\\]|\\.)*"|\S*) ?)+', line), line
+
+
+def test_not_on_the_world_without_tokens(work):
+    """A listener on anything but loopback without tokens is refused, and the way through is named."""
+    format_image(work / "image", 64 * MIB)
+    daemon = Daemon(work, [work / "image"], tcp=False, listen=[f"tcp:0.0.0.0:{free_port()}"])
+    code, log = daemon.run_to_end()
+    assert code != 0 and "--insecure" in log and "0.0.0.0" in log
+    daemon = Daemon(work, [work / "image"], tcp=False, listen=[f"tcp:0.0.0.0:{free_port()}"], options=["--insecure"])
+    daemon.start()
+    daemon.stop()
+
+
+@pytest.mark.slow
+def test_several_devices(work, start_daemon):
+    """Three devices in one node, one of two shards: blocks spread over all, come back, and survive a restart in another order."""
+    for name, shards in (("a", 1), ("b", 2), ("c", 1)):
+        format_image(work / name, 96 * MIB, shards=shards)
+    daemon = start_daemon(work, [work / "a", work / "b", work / "c"])
+    keys = [key_of(index) for index in range(600)]
+    with lib.Client(daemon.tcp) as client:
+        fill(client.space("many"), keys, 20_000)
+        assert_all_there(client.space("many"), keys, 20_000)
+    daemon.stop()
+    for name in "abc":
+        assert json.loads(cli("check", work / name, "--json").stdout)["blocks"] > 50
+    daemon.devices.reverse()
+    daemon.start()
+    with lib.Client(daemon.unix) as client:
+        assert_all_there(client.space("many"), keys, 20_000)
+
+
+@pytest.mark.slow
+def test_idle_does_not_spin(work, start_daemon):
+    """Nothing spins when idle: a second and a half of a quiet node costs next to no processor time."""
+    format_image(work / "image", 64 * MIB)
+    daemon = start_daemon(work, [work / "image"])
+    with lib.Client(daemon.tcp) as client:
+        client.space("idle").put(b"k", b"v")
+
+        def ticks():
+            fields = open(f"/proc/{daemon.process.pid}/stat").read().rsplit(")", 1)[1].split()
+            return int(fields[11]) + int(fields[12])
+
+        urllib.request.urlopen(f"http://127.0.0.1:{daemon.http_port}/healthz", timeout=20).close()
+        before = ticks()
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.process.wait(1.5)
+        assert ticks() - before <= 0.25 * os.sysconf("SC_CLK_TCK")
