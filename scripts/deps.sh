@@ -8,7 +8,7 @@ set -eu
 # What to look for, and the Debian package that has it: a pkg-config module, cmd:NAME, or py:MODULE.
 build_needs='
 cmd:cc=gcc cmd:make=make cmd:pkg-config=pkg-config cmd:meson=meson cmd:ninja=ninja-build cmd:python3=python3
-liburing=liburing-dev libisal=libisal-dev libcrypto=libssl-dev jansson=libjansson-dev libcyaml=libcyaml-dev
+liburing=liburing-dev libisal=libisal-dev libcrypto=libssl-dev jansson=libjansson-dev libcyaml=libcyaml-dev yaml-0.1=libyaml-dev
 libcurl=libcurl4-openssl-dev libmicrohttpd=libmicrohttpd-dev libzstd=libzstd-dev liblz4=liblz4-dev
 liblzma=liblzma-dev cmocka=libcmocka-dev'
 check_needs="$build_needs cmd:c++=g++ py:pytest=python3-pytest cmd:xz=xz-utils"
