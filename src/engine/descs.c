@@ -90,8 +90,7 @@ walked_unit(void *arg, const struct unit_header *header, const uint8_t *descs)
 	struct reading *r = arg;
 
 	if (r->rc == 0 && r->descs_bytes + header->descriptors_bytes > r->buf_bytes) {
-		uint32_t bytes =
-		    (uint32_t)round_up_pow2(r->descs_bytes + header->descriptors_bytes);
+		uint32_t bytes = (uint32_t)round_up_pow2(r->descs_bytes + header->descriptors_bytes);
 		uint8_t *buf = realloc(r->buf, bytes);
 
 		if (buf == NULL) {
@@ -152,8 +151,7 @@ footer_read(void *arg, int64_t result)
 	struct trailer t;
 
 	if (result < 0 ||
-	    trailer_decode(&log->slice, r->segment, r->buf + r->buf_bytes - TRAILER_BYTES, &t) !=
-		0 ||
+	    trailer_decode(&log->slice, r->segment, r->buf + r->buf_bytes - TRAILER_BYTES, &t) != 0 ||
 	    t.kind != TRAILER_SEALED || t.generation != r->generation ||
 	    t.footer_bytes != r->buf_bytes || footer_descs_decode(&t, r->buf, NULL) != 0) {
 		walk_instead(r);

@@ -19,8 +19,7 @@ enum {
 	    64, /* written but not stable: beyond it a sync is begun although nobody asked; bounds what recovery checks */
 	PREPARE_BUF_BYTES = 1 << 20,
 	PREPARE_IOV_COUNT = 4,
-	DESC_CHUNKS_MAX =
-	    1024, /* chunk size grows with the segment, so that a footer is one write */
+	DESC_CHUNKS_MAX = 1024, /* chunk size grows with the segment, so that a footer is one write */
 };
 static_assert((int)DESC_CHUNKS_MAX <= (int)IO_IOV_MAX, "a footer is one write");
 
@@ -139,9 +138,8 @@ struct seglog {
 	uint32_t free_cursor; /* where the search for a free segment goes on */
 	uint32_t free_count;
 	uint64_t generation_newest, sequence_newest, birth_newest;
-	uint64_t
-	    stable_cap; /* UINT64_MAX, or what recovery found: until what it sealed is stable, headers may claim no more */
-	uint32_t recovered_seals;	/* footers of recovery that are not written yet */
+	uint64_t stable_cap; /* UINT64_MAX, or what recovery found: until what it sealed is stable, headers may claim no more */
+	uint32_t recovered_seals; /* footers and freed marks of recovery that are not written yet */
 	uint64_t recovered_sync_needed; /* the sync that makes the last of them stable */
 
 	struct open_segment *class_open[CLASS_COUNT];

@@ -390,8 +390,7 @@ unit_submit(struct seglog *log, struct open_segment *open)
 		goto no_memory;
 	}
 	unit_lay_out(log, unit);
-	if (desc_store_add(&open->store, unit->header + UNIT_HEADER_BYTES, unit->descs_bytes) !=
-	    0) {
+	if (desc_store_add(&open->store, unit->header + UNIT_HEADER_BYTES, unit->descs_bytes) != 0) {
 		goto no_memory;
 	}
 	unit->state = U_WRITING; /* Before the header is made: its own sequence is not stable. */

@@ -70,16 +70,14 @@ struct segment_info {
 
 struct log_options {
 	enum log_sync sync;
-	uint32_t
-	    linger_us; /* how long a unit that is not full waits for more when nothing asks for stable; 0 = 2,000 */
+	uint32_t linger_us; /* how long a unit that is not full waits for more when nothing asks for stable; 0 = 2,000 */
 	uint32_t free_reserve; /* segments that only CLASS_SURVIVOR may open; 0 = 1 */
 };
 
 struct log_counters {
 	uint64_t units_written, unit_bytes_written, footer_bytes_written, mark_bytes_written, syncs,
 	    prepare_bytes_written;
-	uint64_t
-	    payload_bytes_fresh; /* values appended in CLASS_FRESH/PINNED, rounded up to a page */
+	uint64_t payload_bytes_fresh; /* values appended in CLASS_FRESH/PINNED, rounded up to a page */
 	uint64_t payload_bytes_survivor; /* the same for CLASS_SURVIVOR */
 	uint64_t segments_sealed, segments_freed, appends_refused, write_errors;
 	uint64_t footers_damaged; /* found so when read back; the segment was walked instead */
