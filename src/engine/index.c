@@ -900,7 +900,7 @@ index_sweep(struct index *index, uint32_t *cursor,
 
 bool
 index_sweep_recency(struct index *index, uint32_t *cursor,
-		    uint16_t (*map)(void *arg, uint16_t recency), void *arg)
+		    uint16_t (*map)(void *arg, const struct index_entry *entry), void *arg)
 {
 	struct subtable *sub = &index->subtables[*cursor];
 
@@ -909,8 +909,10 @@ index_sweep_recency(struct index *index, uint32_t *cursor,
 
 		for (uint32_t used = b->used; used != 0; used &= used - 1) {
 			uint32_t slot = (uint32_t)__builtin_ctz(used);
+			struct index_entry entry;
 
-			b->recency[slot] = map(arg, b->recency[slot]);
+			bucket_entry(b, slot, &entry);
+			b->recency[slot] = map(arg, &entry);
 		}
 	}
 	return cursor_step(cursor);

@@ -85,9 +85,10 @@ void index_births_end(struct index *index);
  * `visit` may ask to remove (true); it must not call the index itself. */
 bool index_sweep(struct index *index, uint32_t *cursor,
 		 bool (*visit)(void *arg, const struct index_entry *entry), void *arg);
-/* Sets each recency of one sub-table to map(recency): a policy's ageing (evict.h). Cursor as in index_sweep(). */
-bool index_sweep_recency(struct index *index, uint32_t *cursor,
-			 uint16_t (*map)(void *arg, uint16_t recency), void *arg);
+/* Sets each recency of one sub-table to map(entry): a policy's ageing (evict.h), and recovery. Cursor as in index_sweep(). */
+bool
+index_sweep_recency(struct index *index, uint32_t *cursor,
+		    uint16_t (*map)(void *arg, const struct index_entry *entry), void *arg);
 /* Asserts the invariants; for tests. */
 void index_check(const struct index *index);
 

@@ -331,10 +331,10 @@ sweep_visit(void *arg, const struct index_entry *entry)
 }
 
 static uint16_t
-recency_halve(void *arg, uint16_t recency)
+recency_halve(void *arg, const struct index_entry *entry)
 {
 	++*(uint64_t *)arg;
-	return recency / 2;
+	return entry->recency / 2;
 }
 
 static void
