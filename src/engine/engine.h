@@ -74,6 +74,8 @@ void engine_space_drop(struct engine *engine, struct space_row *row, engine_spac
 void engine_space_set(struct engine *engine, struct space_row *row, uint64_t quota_bytes, uint64_t pin_budget_bytes, engine_space_cb cb,
 		      void *arg);
 struct space_row *engine_space_next(struct engine *engine, uint32_t *cursor);
+/* NULL: no such row. Rows are trimmed at the start only, before the shard serves. */
+struct space_row *engine_space_by_number(struct engine *engine, uint32_t number);
 /* The arena's tenant number of a tenant id (1 …). */
 uint32_t engine_tenant_number(struct engine *engine, const uint8_t tenant[16]);
 
@@ -143,8 +145,9 @@ struct engine_get {
 	struct cache_entry *entry; /* with OK: one reference, ended with engine_get_done(); buf holds the whole part; crcs are the writer's */
 	/* private */
 	struct list_head link;
-	struct index_key key;
-	void *read;
+	bool queued, joined;
+	uint8_t tried_count;
+	place_t tried[4]; /* places with the same tag that hold another block */
 };
 /* True: the answer is there now (DRAM hit or miss), cb will not run. False: cb runs later. The struct stays the caller's and must live until then. */
 bool engine_get(struct engine *engine, struct engine_get *get);

@@ -1,0 +1,743 @@
+/* put.c — PUT: memory for the value, verification, who wins, the log, the answer.
+ *
+ * A put goes begin → commit → (waits for room in the log) → decided → answered. What decides is the moment of publication: the first
+ * to complete wins, `replace` takes its birth then. Answers are given in the next turn of the loop, or when the log says stable.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/crc.h"
+#include "engine/engine_impl.h"
+
+struct engine_put {
+	struct list_head link; /* appends_waiting, then puts_done */
+	struct engine *engine;
+	struct engine_put_args args; /* its pointers: into this allocation, or NULL */
+	uint8_t parent[16];
+	uint32_t crcs[ENGINE_CRCS_MAX];
+	struct cache_entry *entry;
+	struct multi *multi;   /* its part is held; the block is to be decided */
+	bool insert_anyway;    /* what the index has under this tag is another block's */
+	struct engine_get get; /* reads what is there, to see whose it is */
+	engine_put_cb cb;
+	void *arg;
+	struct engine_put_result result;
+	struct iovec iov[ARENA_IOV_MAX]; /* of the value's bytes, without the padding */
+	unsigned iov_count;
+	uint8_t key[];
+};
+
+static void
+put_free(struct engine_put *put)
+{
+	struct engine *engine = put->engine;
+
+	if (put->entry != NULL) {
+		cache_unref(engine->cache, put->entry);
+	}
+	if (put->multi != NULL) {
+		multi_unref(engine, put->multi);
+	}
+	engine->stat.puts_now--;
+	free(put);
+	engine_async_end(engine);
+}
+
+static void
+puts_done_run(void *arg)
+{
+	struct engine *engine = arg;
+	struct list_head done;
+
+	list_init(&done);
+	list_splice_tail(&done, &engine->puts_done);
+	while (!list_empty(&done)) {
+		struct engine_put *put = list_pop_entry(&done, struct engine_put, link);
+
+		put->cb(put->arg, &put->result);
+		put_free(put);
+	}
+}
+
+static void
+put_answer(struct engine_put *put, enum hr_status status, enum hr_reason reason)
+{
+	struct engine *engine = put->engine;
+
+	put->result.status = (uint8_t)status;
+	put->result.reason = (uint8_t)reason;
+	if (status == HR_STATUS_REFUSED) {
+		engine->stat.put_refused[reason]++;
+	} else if (put->result.duplicate) {
+		engine->stat.put_duplicates++;
+		engine->stat.put_differs += put->result.differs;
+	}
+	if (list_empty(&engine->puts_done)) {
+		io_timer_set(engine->io, &engine->puts_done_timer, io_now_us(engine->io),
+			     puts_done_run, engine);
+	}
+	list_add_tail(&engine->puts_done, &put->link);
+}
+
+/* ---- begin ---- */
+
+static bool
+geometry_ok(const struct engine *engine, const struct engine_put_args *a)
+{
+	uint64_t part_bytes = engine->slice.part_bytes;
+	uint64_t parts = a->block_bytes == 0 ? 1 : div_round_up(a->block_bytes, part_bytes);
+	uint64_t off = a->part * part_bytes;
+
+	return a->block_bytes <= HR_BLOCK_BYTES_MAX && a->parts_count == parts && a->part < parts &&
+	       a->stored_bytes == HR_MIN(part_bytes, a->block_bytes - off) &&
+	       a->crcs_count == div_round_up(a->stored_bytes, engine->slice.chunk_bytes) &&
+	       (a->part != 0 || (a->key_bytes > 0 && a->key_bytes <= HR_KEY_BYTES_MAX));
+}
+
+static enum hr_reason
+quota_ask(struct engine *engine, const struct engine_put_args *a)
+{
+	const struct space_row *s = a->space;
+	uint64_t budget = engine_capacity_bytes(engine) / 4;
+
+	if (s->quota_bytes != 0 && s->usage_bytes + a->block_bytes > s->quota_bytes) {
+		struct index_key key =
+		    index_key_make(engine->index, s->number, s->generation, a->id, 0);
+
+		reason_note(engine->reasons, key.hash, HR_REASON_QUOTA);
+		return HR_REASON_QUOTA;
+	}
+	if (a->pinned && s->pinned_bytes + a->block_bytes > HR_MIN(s->pin_budget_bytes, budget)) {
+		return HR_REASON_QUOTA;
+	}
+	return HR_REASON_NONE;
+}
+
+static enum hr_reason
+begin_refuse(struct engine *engine, enum hr_reason reason)
+{
+	engine->stat.put_refused[reason]++;
+	return reason;
+}
+
+enum hr_reason
+engine_put_begin(struct engine *engine, const struct engine_put_args *args,
+		 struct engine_put **ret_put)
+{
+	struct engine_put *put;
+	enum hr_reason reason;
+	uint16_t key_bytes = args->part == 0 ? args->key_bytes : 0;
+
+	if (!geometry_ok(engine, args)) {
+		return begin_refuse(engine, HR_REASON_SIZE);
+	}
+	if (engine->failed != 0) {
+		return begin_refuse(engine, HR_REASON_DOWN);
+	}
+	if (engine->state != ENGINE_READY || engine->stat.puts_now >= engine->options.puts_max ||
+	    engine->appends_waiting_count >= ENGINE_APPENDS_WAITING_MAX) {
+		return begin_refuse(engine, HR_REASON_BUSY);
+	}
+	reason = quota_ask(engine, args);
+	if (reason != HR_REASON_NONE) {
+		return begin_refuse(engine, reason);
+	}
+	put = calloc(1, sizeof(*put) + key_bytes);
+	if (put == NULL) {
+		return begin_refuse(engine, HR_REASON_BUSY);
+	}
+	put->engine = engine;
+	put->args = *args;
+	if (cache_new(engine->cache, engine_tenant_number(engine, args->space->tenant),
+		      args->stored_bytes, &put->entry) != 0) {
+		free(put);
+		return begin_refuse(engine, HR_REASON_BUSY);
+	}
+	if (args->parent != NULL) {
+		memcpy(put->parent, args->parent, sizeof(put->parent));
+		put->args.parent = put->parent;
+	}
+	if (key_bytes > 0) {
+		memcpy(put->key, args->key, key_bytes);
+	}
+	put->args.key = put->key;
+	put->args.key_bytes = key_bytes;
+	if (args->crcs_count > 0) {
+		memcpy(put->crcs, args->crcs, args->crcs_count * sizeof(put->crcs[0]));
+	}
+	put->args.crcs = put->crcs;
+	put->iov_count = arena_iov_slice(&put->entry->buf, 0, args->stored_bytes, put->iov);
+	list_init(&put->link);
+	engine->async_now++;
+	engine->stat.puts_now++;
+	engine->stat.puts_high = HR_MAX(engine->stat.puts_high, engine->stat.puts_now);
+	*ret_put = put;
+	return HR_REASON_NONE;
+}
+
+const struct iovec *
+engine_put_iov(const struct engine_put *put, unsigned *ret_count)
+{
+	*ret_count = put->iov_count;
+	return put->iov;
+}
+
+void
+engine_put_abort(struct engine *engine, struct engine_put *put)
+{
+	HR_ASSERT(put->engine == engine && put->cb == NULL);
+	put_free(put);
+}
+
+/* ---- who wins ---- */
+
+static struct desc
+desc_make(const struct engine_put *put, uint8_t kind)
+{
+	const struct engine_put_args *a = &put->args;
+	struct desc d = {
+		.kind = kind,
+		.class_hint = a->class_hint,
+		.route = a->route,
+		.position = a->position,
+		.space_number = a->space->number,
+		.space_generation = a->space->generation,
+		.flags = a->pinned ? DESC_FLAG_PINNED : 0,
+		.expiry_ms = a->ttl_ms == 0 ? 0 : io_wall_ms(put->engine->io) + a->ttl_ms,
+		.put_number = a->put_number,
+		.block_bytes = a->block_bytes,
+		.part = a->part,
+		.parts_count = a->parts_count,
+		.cost_hint_us = a->cost_hint_us,
+	};
+
+	memcpy(d.id, a->id, sizeof(d.id));
+	if (a->parent != NULL) {
+		memcpy(d.parent, a->parent, sizeof(d.parent));
+	}
+	if (kind == DESC_VALUE) {
+		d.logical_bytes = a->stored_bytes;
+		d.stored_bytes = a->stored_bytes;
+		d.crcs_count = a->crcs_count;
+		d.key_bytes = a->part == 0 ? a->key_bytes : 0;
+	}
+	return d;
+}
+
+static void
+on_record_stable(struct pending *pending, int rc)
+{
+	put_answer(pending->on_stable_arg, rc == 0 ? HR_STATUS_OK : HR_STATUS_REFUSED,
+		   rc == 0 ? HR_REASON_NONE : HR_REASON_DOWN);
+}
+
+static void
+on_flushed(void *arg, int rc)
+{
+	put_answer(arg, rc == 0 ? HR_STATUS_OK : HR_STATUS_REFUSED,
+		   rc == 0 ? HR_REASON_NONE : HR_REASON_DOWN);
+}
+
+/* A sealed segment is stable (segment.h, L2). */
+static bool
+place_stable(struct engine *engine, place_t place)
+{
+	struct segment_info info;
+
+	if (place_pending(engine, place) != NULL) {
+		return false;
+	}
+	log_segment_info(engine->log, place_segment(engine, place), &info);
+	return info.state == SEG_SEALED;
+}
+
+static bool
+found_stable(struct engine *engine, const struct found *found)
+{
+	if (found->multi == NULL) {
+		return place_stable(engine, found->entry.place);
+	}
+	return false; /* Its commit may be in an open segment: ask the log. */
+}
+
+/* The key is there: its bytes stay, and the answer waits until they have reached the level asked for. */
+static void
+put_duplicate(struct engine_put *put, struct found *found, bool differs)
+{
+	struct engine *engine = put->engine;
+
+	put->result.duplicate = true;
+	put->result.differs = differs;
+	for (uint16_t i = 0; i < (found->multi != NULL ? found->multi->parts_count : 1); i++) {
+		record_touch(engine, found, i);
+	}
+	if (put->multi != NULL) {
+		multi_kill_held(engine, put->multi);
+		multi_unref(engine, put->multi);
+		put->multi = NULL;
+	}
+	if (put->args.ack >= HR_ACK_STABLE && !found_stable(engine, found)) {
+		log_flush(engine->log, on_flushed, put);
+		return;
+	}
+	put_answer(put, HR_STATUS_OK, HR_REASON_NONE);
+}
+
+static void put_decide(struct engine_put *put);
+
+/* The block that has the tag was read. True: it is this key's, with other bytes, and the put is a duplicate. False: it is another block's, or was
+ * damaged and is gone. A read that was not done leaves it open: then both may stand, and GET tells them apart. */
+static bool
+identity_known(struct engine_put *put)
+{
+	struct engine *engine = put->engine;
+	struct found found;
+	uint8_t reason;
+
+	if (put->get.status != HR_STATUS_OK) {
+		return false;
+	}
+	engine_get_done(engine, &put->get);
+	if (!record_find(engine, put->args.space, put->args.id, &found, &reason)) {
+		return false;
+	}
+	put_duplicate(put, &found, true);
+	return true;
+}
+
+static void
+on_identity_read(struct engine_get *get)
+{
+	struct engine_put *put = container_of(get, struct engine_put, get);
+
+	if (!identity_known(put)) {
+		put->insert_anyway = true;
+		put_decide(put);
+	}
+}
+
+/* True: answered, or will be, as a duplicate. */
+static bool
+duplicate_check(struct engine_put *put, struct found *found)
+{
+	struct engine *engine = put->engine;
+	const struct engine_put_args *a = &put->args;
+	uint32_t check;
+	bool exact = place_pending(engine, found->entry.place) != NULL;
+
+	if (put->multi != NULL || found->multi != NULL) {
+		bool same = put->multi != NULL && found->multi != NULL &&
+			    put->multi->block_bytes == found->multi->block_bytes;
+
+		for (uint16_t i = 0; same && i < put->multi->parts_count; i++) {
+			same = put->multi->parts[i].check == found->multi->parts[i].check;
+		}
+		if (same || exact) {
+			put_duplicate(put, found, !same);
+			return true;
+		}
+	} else {
+		check = index_check_make(a->space->number, a->space->generation, a->id, 0,
+					 a->stored_bytes, a->crcs, a->crcs_count);
+		if (check == found->entry.check && a->stored_bytes == found->entry.bytes) {
+			put_duplicate(put, found, false);
+			return true;
+		}
+		if (exact) {
+			put_duplicate(put, found, true);
+			return true;
+		}
+	}
+	/* Other bytes, or another block with the same tag: only its bytes tell. */
+	put->get = (struct engine_get){
+		.space = a->space,
+		.part = 0,
+		.block_bytes = UINT64_MAX,
+		.cb = on_identity_read,
+	};
+	memcpy(put->get.id, a->id, sizeof(a->id));
+	if (engine_get(engine, &put->get)) {
+		put->insert_anyway = !identity_known(put);
+		return !put->insert_anyway;
+	}
+	return true;
+}
+
+/* ---- publication ---- */
+
+static void
+ttl_note(struct engine *engine, const struct index_key *key, uint64_t expiry_ms)
+{
+	if (expiry_ms != 0 && hashmap_put(&engine->expiries, key->hash, expiry_ms) != 0) {
+		/* No memory for the time: the record still carries it, a restart will see it. */
+		engine->stat.cache.alloc_failures++;
+	}
+}
+
+static uint8_t
+entry_flags(const struct engine_put_args *a)
+{
+	return (uint8_t)((a->pinned ? INDEX_FLAG_PINNED : 0) |
+			 (a->parts_count > 1 ? INDEX_FLAG_MULTIPART : 0) |
+			 (a->ttl_ms != 0 ? INDEX_FLAG_TTL : 0));
+}
+
+/* The old block of the key goes, if there is one, and the new one's entry comes. */
+static int
+entry_publish(struct engine_put *put, struct found *old, const struct index_entry *entry,
+	      uint64_t expiry_ms)
+{
+	struct engine *engine = put->engine;
+	const struct engine_put_args *a = &put->args;
+	struct index_key key =
+	    index_key_make(engine->index, a->space->number, a->space->generation, a->id, 0);
+	int rc;
+
+	if (old != NULL) {
+		record_kill(engine, old, HR_REASON_NONE);
+		engine->stat.replaces++;
+	}
+	rc = index_insert(engine->index, &key, entry);
+	if (rc != 0) {
+		return rc;
+	}
+	ttl_note(engine, &key, expiry_ms);
+	reason_forget(engine->reasons, key.hash);
+	block_account(engine, a->space->number, a->space->generation, (int64_t)a->block_bytes, 1,
+		      a->pinned);
+	a->space->puts++;
+	engine->stat.puts++;
+	return 0;
+}
+
+static struct pending *
+value_pending(struct engine_put *put, uint64_t birth)
+{
+	struct engine *engine = put->engine;
+	struct desc desc = desc_make(put, DESC_VALUE);
+	struct pending *p;
+
+	desc.birth = birth;
+	if (pending_create(engine, &desc, put->key, put->crcs, &p) != 0) {
+		return NULL;
+	}
+	p->class = put->args.pinned ? CLASS_PINNED : CLASS_FRESH;
+	p->entry = put->entry;
+	cache_ref(p->entry);
+	return p;
+}
+
+/* The value goes into the log and, by its place, into the DRAM tier. */
+static bool
+value_append(struct engine_put *put, struct pending *p, const struct index_key *key)
+{
+	struct engine *engine = put->engine;
+
+	if (pending_append(p) != 0) {
+		p->on_stable = NULL;
+		pending_destroy(p);
+		return false;
+	}
+	put->entry->block_bytes = put->args.block_bytes;
+	put->entry->birth = p->rec.desc.birth;
+	put->entry->expiry_ms = p->rec.desc.expiry_ms;
+	put->entry->part = put->args.part;
+	put->entry->parts_count = put->args.parts_count;
+	cache_publish(engine->cache, put->entry, PLACE_PENDING | p->slot, key->hash);
+	engine->stat.payload_bytes += (uint64_t)p->pages * ENGINE_PAGE_BYTES;
+	return true;
+}
+
+/* A block of one part. False: no room in the log yet. */
+static bool
+put_single(struct engine_put *put, struct found *old)
+{
+	struct engine *engine = put->engine;
+	const struct engine_put_args *a = &put->args;
+	uint64_t birth = log_birth_next(engine->log);
+	struct pending *p = value_pending(put, birth);
+	struct index_key key;
+	struct index_entry entry;
+	int rc;
+
+	if (p == NULL) {
+		return false;
+	}
+	if (old != NULL) {
+		p->rec.desc.horizon = log_generation_newest(engine->log);
+	}
+	if (a->ack >= HR_ACK_STABLE) {
+		p->rec.want_stable = true;
+		p->on_stable = on_record_stable;
+		p->on_stable_arg = put;
+	}
+	key = index_key_make(engine->index, a->space->number, a->space->generation, a->id, 0);
+	if (!value_append(put, p, &key)) {
+		return false;
+	}
+	entry = (struct index_entry){
+		.place = PLACE_PENDING | p->slot,
+		.bytes = a->stored_bytes,
+		.check = index_check_make(a->space->number, a->space->generation, a->id, 0,
+					  a->stored_bytes, a->crcs, a->crcs_count),
+		.flags = entry_flags(a),
+	};
+	entry.recency = engine->policy->insert(engine->evict, p->rec.segment, p->pages);
+	rc = entry_publish(put, old, &entry, p->rec.desc.expiry_ms);
+	put->result.birth = birth;
+	if (rc != 0) {
+		engine->policy->remove(engine->evict, p->rec.segment, p->pages, entry.recency);
+		cache_drop(engine->cache, put->entry);
+		p->on_stable = NULL;
+		put_answer(put, HR_STATUS_REFUSED, HR_REASON_BUSY);
+	} else if (a->ack < HR_ACK_STABLE) {
+		put_answer(put, HR_STATUS_OK, HR_REASON_NONE);
+	}
+	return true;
+}
+
+/* All parts are there: the commit record decides. False: no room yet. */
+static bool
+put_commit_parts(struct engine_put *put, struct found *old)
+{
+	struct engine *engine = put->engine;
+	struct multi *m = put->multi;
+	struct desc desc = desc_make(put, DESC_COMMIT);
+	struct index_key key;
+	struct index_entry entry;
+	struct pending *p;
+
+	desc.birth = log_birth_next(engine->log);
+	desc.expiry_ms = m->expiry_ms;
+	desc.part = 0;
+	desc.horizon = old != NULL ? log_generation_newest(engine->log) : 0;
+	if (pending_create(engine, &desc, NULL, NULL, &p) != 0) {
+		return false;
+	}
+	p->class = put->args.pinned ? CLASS_PINNED : CLASS_FRESH;
+	if (pending_append(p) != 0) {
+		pending_destroy(p);
+		return false;
+	}
+	(void)hashmap_remove(&engine->held, m->put_number ^ get_le64(m->id), NULL);
+	list_del(&m->link);
+	list_init(&m->link);
+	m->owner = NULL;
+	key = index_key_make(engine->index, m->space_number, m->space_generation, m->id, 0);
+	if (old != NULL) {
+		record_kill(engine, old, HR_REASON_NONE);
+		engine->stat.replaces++;
+	}
+	m->hash = key.hash;
+	m->birth = desc.birth;
+	m->horizon = desc.horizon;
+	m->live = true;
+	for (uint16_t i = 0; i < m->parts_count; i++) {
+		multi_unhold(engine, m, i);
+		m->parts[i].recency =
+		    engine->policy->insert(engine->evict, place_segment(engine, m->parts[i].place),
+					   value_pages(multi_part_bytes(engine, m, i)));
+	}
+	entry = (struct index_entry){
+		.place = m->parts[0].place,
+		.bytes = engine->slice.part_bytes,
+		.check = m->parts[0].check,
+		.flags = entry_flags(&put->args),
+	};
+	engine->stat.multipart_now++;
+	put->result.birth = desc.birth;
+	if (hashmap_put_ptr(&engine->multis, key.hash, m) != 0 ||
+	    entry_publish(put, NULL, &entry, m->expiry_ms) != 0) {
+		HR_ASSERTF(false, "no memory for a block of %u parts", m->parts_count);
+	}
+	multi_unref(engine, put->multi); /* The map keeps the first reference. */
+	put->multi = NULL;
+	if (put->args.ack >= HR_ACK_STABLE) {
+		log_flush(engine->log, on_flushed, put);
+	} else {
+		put_answer(put, HR_STATUS_OK, HR_REASON_NONE);
+	}
+	return true;
+}
+
+/* ---- parts ---- */
+
+static struct multi *
+held_find(struct engine_put *put)
+{
+	struct engine *engine = put->engine;
+	const struct engine_put_args *a = &put->args;
+	uint64_t number = a->put_number ^ get_le64(a->id);
+	struct multi *m = hashmap_get_ptr(&engine->held, number);
+
+	if (m != NULL) {
+		bool same = m->put_number == a->put_number && memcmp(m->id, a->id, 16) == 0 &&
+			    m->space_number == a->space->number &&
+			    m->space_generation == a->space->generation &&
+			    m->parts_count == a->parts_count && m->block_bytes == a->block_bytes &&
+			    m->owner == a->owner && m->parts[a->part].place == PLACE_NONE;
+
+		return same ? m : NULL;
+	}
+	m = multi_create(a->parts_count);
+	if (m == NULL || hashmap_put_ptr(&engine->held, number, m) != 0) {
+		free(m);
+		return NULL;
+	}
+	m->owner = a->owner;
+	m->space_number = a->space->number;
+	m->space_generation = a->space->generation;
+	memcpy(m->id, a->id, 16);
+	m->put_number = a->put_number;
+	m->block_bytes = a->block_bytes;
+	m->expiry_ms = a->ttl_ms == 0 ? 0 : io_wall_ms(engine->io) + a->ttl_ms;
+	list_add_tail(&a->owner->unfinished, &m->link);
+	return m;
+}
+
+/* One part of many goes into the log. False: no room yet. */
+static bool
+put_part(struct engine_put *put)
+{
+	struct engine *engine = put->engine;
+	const struct engine_put_args *a = &put->args;
+	struct multi *m = held_find(put);
+	struct pending *p;
+	struct index_key key;
+
+	if (m == NULL) {
+		put_answer(put, HR_STATUS_REFUSED, HR_REASON_SIZE);
+		return true;
+	}
+	p = value_pending(put, 0);
+	if (p == NULL) {
+		return false;
+	}
+	p->multi = m;
+	m->refs++;
+	key = index_key_make(engine->index, a->space->number, a->space->generation, a->id, a->part);
+	if (!value_append(put, p, &key)) {
+		return false;
+	}
+	m->parts[a->part].place = PLACE_PENDING | p->slot;
+	m->parts[a->part].check = index_check_make(a->space->number, a->space->generation, a->id,
+						   a->part, a->stored_bytes, a->crcs, a->crcs_count);
+	engine->seg_holds[p->rec.segment]++;
+	if (++m->parts_held < m->parts_count) {
+		put->result.held = true;
+		put_answer(put, HR_STATUS_OK, HR_REASON_NONE);
+		return true;
+	}
+	put->multi = m;
+	m->refs++;
+	return false; /* The block is to be decided. */
+}
+
+/* ---- the way through ---- */
+
+static void
+put_wait(struct engine_put *put)
+{
+	struct engine *engine = put->engine;
+
+	if (engine->failed != 0 || engine->state != ENGINE_READY) {
+		put_answer(put, HR_STATUS_REFUSED, HR_REASON_DOWN);
+		return;
+	}
+	list_add(&engine->appends_waiting, &put->link);
+	engine->appends_waiting_count++;
+	reclaim_kick(engine);
+}
+
+static void
+put_decide(struct engine_put *put)
+{
+	struct engine *engine = put->engine;
+	const struct engine_put_args *a = &put->args;
+	struct found found;
+	uint8_t reason;
+	bool exists = false;
+
+	if (a->parts_count > 1 && put->multi == NULL) {
+		if (put_part(put)) {
+			return;
+		}
+		if (put->multi == NULL) {
+			put_wait(put);
+			return;
+		}
+	}
+	if (put->multi != NULL && put->multi->dead) {
+		put_answer(put, HR_STATUS_REFUSED, HR_REASON_DOWN);
+		return;
+	}
+	if (put->multi != NULL && put->multi->space_generation != a->space->generation) {
+		multi_kill_held(engine, put->multi); /* The space was dropped meanwhile. */
+		put_answer(put, HR_STATUS_REFUSED, HR_REASON_BUSY);
+		return;
+	}
+	if (!put->insert_anyway) {
+		exists = record_find(engine, a->space, a->id, &found, &reason);
+		if (exists && !a->replace && duplicate_check(put, &found)) {
+			return;
+		}
+		exists = exists && a->replace;
+	}
+	if (!(put->multi != NULL ? put_commit_parts(put, exists ? &found : NULL)
+				 : put_single(put, exists ? &found : NULL))) {
+		put_wait(put);
+	}
+}
+
+void
+engine_put_commit(struct engine *engine, struct engine_put *put, engine_put_cb cb, void *arg)
+{
+	uint32_t crcs[ENGINE_CRCS_MAX];
+
+	put->cb = cb;
+	put->arg = arg;
+	crc32c_chunks(put->iov, put->iov_count, engine->slice.chunk_bytes, crcs);
+	if (memcmp(crcs, put->crcs, put->args.crcs_count * sizeof(crcs[0])) != 0) {
+		engine->stat.crc_failures++;
+		put_answer(put, HR_STATUS_REFUSED, HR_REASON_CORRUPT);
+		return;
+	}
+	arena_buf_pad(&put->entry->buf);
+	memcpy(put->entry->crcs, crcs, put->args.crcs_count * sizeof(crcs[0]));
+	if (!list_empty(&engine->appends_waiting)) {
+		list_add_tail(&engine->appends_waiting, &put->link);
+		engine->appends_waiting_count++;
+		return;
+	}
+	put_decide(put);
+}
+
+/* The log has room: those that wait go on, in their order, until it has none. */
+void
+appends_retry(struct engine *engine)
+{
+	while (!list_empty(&engine->appends_waiting)) {
+		struct engine_put *put =
+		    list_pop_entry(&engine->appends_waiting, struct engine_put, link);
+		uint32_t waiting = --engine->appends_waiting_count;
+
+		list_init(&put->link);
+		put_decide(put);
+		if (engine->appends_waiting_count > waiting) {
+			return; /* It went back to the head. */
+		}
+	}
+}
+
+void
+puts_fail_all(struct engine *engine)
+{
+	while (!list_empty(&engine->appends_waiting)) {
+		struct engine_put *put =
+		    list_pop_entry(&engine->appends_waiting, struct engine_put, link);
+
+		engine->appends_waiting_count--;
+		put_answer(put, HR_STATUS_REFUSED, HR_REASON_DOWN);
+	}
+}

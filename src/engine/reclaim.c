@@ -1,0 +1,720 @@
+/* reclaim.c — making room: the coldest segment goes, what is worth keeping moves on.
+ *
+ * One victim at a time: its descriptors are read, each live record is carried (appended again, with its birth) or evicted, and when all copies are
+ * stable and no read is under way in it, the segment is freed. What must be carried: leased and pinned blocks, tombstones and commit
+ * records that are still needed. What may be: records inside the policy's threshold, most recent first, within a budget that keeps
+ * write amplification under engine_options.wa_limit_permille.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/crc.h"
+#include "engine/engine_impl.h"
+
+enum { CARRY_INFLIGHT_MAX = 16 };
+
+struct carry {
+	struct list_head link; /* blocked */
+	struct reclaim *reclaim;
+	struct desc desc;
+	uint8_t *key;
+	uint32_t *crcs;
+	place_t place;
+	uint32_t worth;
+	bool must;
+	struct cache_entry *entry;
+	bool transient;
+	struct io_op op;
+};
+
+struct reclaim {
+	struct engine *engine;
+	bool running;
+	bool deciding; /* the victim's descriptors are being read */
+	bool freeing;
+	uint32_t victim;
+	struct carry *carries;
+	uint32_t carries_count, carries_next;
+	uint32_t inflight;	  /* being read, or waiting for room */
+	uint32_t unstable;	  /* appended, not stable yet */
+	struct list_head blocked; /* read, waiting for room in the log */
+	uint64_t budget_pages;	  /* what this victim may give */
+};
+
+static void carry_go(struct reclaim *r);
+
+int
+reclaim_create(struct engine *engine)
+{
+	struct reclaim *r = calloc(1, sizeof(*r));
+
+	if (r == NULL) {
+		return -ENOMEM;
+	}
+	r->engine = engine;
+	list_init(&r->blocked);
+	engine->reclaim = r;
+	return 0;
+}
+
+static void
+carries_free(struct reclaim *r)
+{
+	for (uint32_t i = 0; i < r->carries_count; i++) {
+		free(r->carries[i].key);
+		free(r->carries[i].crcs);
+	}
+	free(r->carries);
+	r->carries = NULL;
+	r->carries_count = 0;
+	r->carries_next = 0;
+}
+
+void
+reclaim_destroy(struct engine *engine)
+{
+	if (engine->reclaim != NULL) {
+		carries_free(engine->reclaim);
+		free(engine->reclaim);
+		engine->reclaim = NULL;
+	}
+}
+
+bool
+reclaim_idle(const struct engine *engine)
+{
+	return !engine->reclaim->running;
+}
+
+/* ---- the budget ---- */
+
+/* What this victim may give, by the rule of evict.h. */
+static uint64_t
+budget_pages(struct engine *engine)
+{
+	struct log_counters c;
+	struct evict_budget budget = {
+		.payload_bytes = engine->stat.payload_bytes,
+		.survivor_bytes = engine->stat.reclaim_survivor_bytes,
+		.victim_bytes = engine->slice.segment_bytes,
+		.segments_count = engine->slice.segments_count,
+		.limit_permille = engine->options.wa_limit_permille,
+	};
+
+	log_counters_get(engine->log, &c);
+	budget.written_bytes = c.unit_bytes_written + c.footer_bytes_written + c.mark_bytes_written;
+	return evict_budget_pages(&budget);
+}
+
+/* ---- the end of a victim ---- */
+
+static void
+on_freed(void *arg, int rc)
+{
+	struct reclaim *r = arg;
+	struct engine *engine = r->engine;
+
+	r->running = false;
+	r->freeing = false;
+	if (rc != 0) {
+		engine_fail(engine, rc);
+	} else {
+		engine->stat.reclaims++;
+		appends_retry(engine);
+	}
+	reclaim_kick(engine);
+	engine_async_end(engine);
+}
+
+static void
+victim_finish(struct reclaim *r)
+{
+	struct engine *engine = r->engine;
+
+	if (!r->running || r->deciding || r->freeing || r->carries_next < r->carries_count ||
+	    r->inflight > 0 || r->unstable > 0 || engine->seg_reads[r->victim] > 0) {
+		return;
+	}
+	carries_free(r);
+	if (engine->failed != 0) {
+		r->running = false;
+		engine_async_end(engine);
+		return;
+	}
+	HR_ASSERTF(engine->policy->live_pages(engine->evict, r->victim) == 0, "segment %u",
+		   r->victim);
+	r->freeing = true;
+	log_segment_free(engine->log, r->victim, on_freed, r);
+}
+
+/* ---- carrying one record ---- */
+
+/* A record that replaced another one must not let it come back when it goes itself: a tombstone with its birth takes its place
+ * as long as an older record may exist. False: none is needed. */
+static bool
+tombstone_of(struct engine *engine, const struct reclaim *r, const struct desc *d,
+	     const struct found *found, struct desc *ret)
+{
+	uint64_t horizon = found->multi != NULL ? found->multi->horizon : d->horizon;
+	struct desc tombstone = {
+		.kind = DESC_TOMBSTONE,
+		.space_number = d->space_number,
+		.space_generation = d->space_generation,
+		.birth = found->multi != NULL ? found->multi->birth : d->birth,
+		.parts_count = 1,
+		.horizon = horizon,
+	};
+
+	if (horizon == 0 || log_generation_oldest(engine->log, r->victim) > horizon) {
+		return false;
+	}
+	memcpy(tombstone.id, d->id, sizeof(tombstone.id));
+	*ret = tombstone;
+	return true;
+}
+
+/* The record of a carry goes. True: the carry is its tombstone from now on. */
+static bool
+carry_evict(struct carry *c, uint8_t reason)
+{
+	struct engine *engine = c->reclaim->engine;
+	struct desc tombstone;
+	struct found found;
+	bool needed;
+
+	if (c->desc.kind != DESC_VALUE ||
+	    !record_at(engine, c->desc.space_number, c->desc.space_generation, c->desc.id,
+		       c->desc.part, c->place, &found)) {
+		return false;
+	}
+	needed = tombstone_of(engine, c->reclaim, &c->desc, &found, &tombstone);
+	record_kill(engine, &found, reason);
+	engine->stat.reclaim_evicted_blocks++;
+	if (!needed) {
+		return false;
+	}
+	free(c->key);
+	free(c->crcs);
+	c->key = NULL;
+	c->crcs = NULL;
+	c->desc = tombstone;
+	c->must = true;
+	if (c->entry != NULL) {
+		cache_unref(engine->cache, c->entry);
+		c->entry = NULL;
+	}
+	return true;
+}
+
+static void
+on_carry_done(struct pending *p, int rc)
+{
+	struct reclaim *r = p->on_done_arg;
+
+	(void)rc; /* A failed write has failed the engine. */
+	HR_ASSERT(r->unstable > 0);
+	r->unstable--;
+	victim_finish(r);
+}
+
+/* The copy is in the log: the index names it from now on. */
+static void
+carry_moved(struct carry *c, struct pending *p, struct found *found)
+{
+	struct engine *engine = c->reclaim->engine;
+	struct index_key part_key;
+	uint16_t recency = found->multi != NULL ? found->multi->parts[c->desc.part].recency
+						: found->entry.recency;
+
+	engine->policy->remove(engine->evict, c->reclaim->victim, p->pages, recency);
+	engine->policy->insert_carried(engine->evict, p->rec.segment, p->pages, recency);
+	record_move(engine, found, c->desc.part, PLACE_PENDING | p->slot);
+	part_key = index_key_make(engine->index, c->desc.space_number, c->desc.space_generation,
+				  c->desc.id, c->desc.part);
+	if (c->transient) {
+		cache_publish(engine->cache, p->entry, PLACE_PENDING | p->slot, part_key.hash);
+	} else {
+		cache_rename(engine->cache, p->entry, PLACE_PENDING | p->slot);
+	}
+	engine->stat.reclaim_survivor_records++;
+	engine->stat.reclaim_survivor_bytes += (uint64_t)p->pages * ENGINE_PAGE_BYTES;
+}
+
+/* True: done with it, one way or the other. False: no room in the log. */
+static bool
+carry_append(struct carry *c)
+{
+	struct reclaim *r = c->reclaim;
+	struct engine *engine = r->engine;
+	bool value = c->desc.kind == DESC_VALUE;
+	struct pending *p;
+	struct found found;
+
+	if (engine->failed != 0) {
+		return true;
+	}
+	if (value && !record_at(engine, c->desc.space_number, c->desc.space_generation, c->desc.id,
+				c->desc.part, c->place, &found)) {
+		return true; /* It died meanwhile. */
+	}
+	if (pending_create(engine, &c->desc, c->key, c->crcs, &p) != 0) {
+		return false;
+	}
+	p->class = (c->desc.flags & DESC_FLAG_PINNED) != 0 ? CLASS_PINNED : CLASS_SURVIVOR;
+	p->rec.want_stable = true;
+	p->transient = c->transient;
+	if (value) {
+		p->entry = c->entry;
+		cache_ref(p->entry);
+		if (found.multi != NULL) {
+			p->multi = found.multi;
+			p->multi->refs++;
+			p->rec.desc.birth = found.multi->birth;
+		}
+	}
+	if (pending_append(p) != 0) {
+		pending_destroy(p);
+		return false;
+	}
+	p->on_done = on_carry_done;
+	p->on_done_arg = r;
+	r->unstable++;
+	if (value) {
+		carry_moved(c, p, &found);
+	}
+	return true;
+}
+
+static void
+carry_end(struct carry *c)
+{
+	if (c->entry != NULL) {
+		cache_unref(c->reclaim->engine->cache, c->entry);
+		c->entry = NULL;
+	}
+	c->reclaim->inflight--;
+}
+
+static void
+carry_try(struct carry *c)
+{
+	if (carry_append(c)) {
+		carry_end(c);
+	} else {
+		list_add_tail(&c->reclaim->blocked, &c->link);
+	}
+}
+
+/* The log has room: copies go before new values, because they free a segment. */
+void
+reclaim_retry(struct engine *engine)
+{
+	struct reclaim *r = engine->reclaim;
+
+	while (!list_empty(&r->blocked)) {
+		struct carry *c = list_pop_entry(&r->blocked, struct carry, link);
+
+		if (!carry_append(c)) {
+			list_add(&r->blocked, &c->link);
+			return;
+		}
+		carry_end(c);
+	}
+	carry_go(r);
+}
+
+static void
+on_carry_read(void *arg, int64_t result)
+{
+	struct carry *c = arg;
+	struct reclaim *r = c->reclaim;
+	struct engine *engine = r->engine;
+	struct iovec iov[ARENA_IOV_MAX];
+	uint32_t crcs[ENGINE_CRCS_MAX];
+	unsigned iov_count;
+
+	engine->seg_reads[r->victim]--;
+	iov_count = arena_iov_slice(&c->entry->buf, 0, c->desc.stored_bytes, iov);
+	if (result >= 0) {
+		crc32c_chunks(iov, iov_count, engine->slice.chunk_bytes, crcs);
+	}
+	if (result < 0 || memcmp(crcs, c->crcs, c->desc.crcs_count * sizeof(crcs[0])) != 0) {
+		engine->stat.reclaim_corrupt++;
+		engine->stat.read_errors += result < 0;
+		if (carry_evict(c, HR_REASON_CORRUPT)) {
+			carry_try(c);
+		} else {
+			carry_end(c);
+		}
+	} else {
+		memcpy(c->entry->crcs, crcs, c->desc.crcs_count * sizeof(crcs[0]));
+		arena_buf_pad(&c->entry->buf);
+		carry_try(c);
+	}
+	carry_go(r);
+	engine_async_end(engine);
+}
+
+/* Memory for a copy: false when there is none now. */
+static bool
+carry_memory(struct carry *c, struct found *found)
+{
+	struct engine *engine = c->reclaim->engine;
+	struct space_row *row = space_by_number(engine->spaces, c->desc.space_number);
+	struct cache_entry *e;
+
+	if (cache_new(engine->cache, engine_tenant_number(engine, row->tenant),
+		      c->desc.stored_bytes, &e) != 0) {
+		return false;
+	}
+	e->crcs_count = c->desc.crcs_count;
+	e->block_bytes = found->block_bytes;
+	e->birth = c->desc.birth;
+	e->expiry_ms = found->expiry_ms;
+	e->part = c->desc.part;
+	e->parts_count = c->desc.parts_count;
+	c->entry = e;
+	c->transient = true;
+	return true;
+}
+
+/* False: must wait until one under way has ended. */
+static bool
+carry_start(struct carry *c)
+{
+	struct reclaim *r = c->reclaim;
+	struct engine *engine = r->engine;
+	struct index_key part_key;
+	struct found found;
+
+	if (c->desc.kind != DESC_VALUE) {
+		r->inflight++;
+		carry_try(c);
+		return true;
+	}
+	if (!record_at(engine, c->desc.space_number, c->desc.space_generation, c->desc.id,
+		       c->desc.part, c->place, &found)) {
+		return true;
+	}
+	part_key = index_key_make(engine->index, c->desc.space_number, c->desc.space_generation,
+				  c->desc.id, c->desc.part);
+	c->entry = cache_find(engine->cache, c->place, part_key.hash, false);
+	if (c->entry != NULL && !c->entry->filling) {
+		r->inflight++;
+		carry_try(c);
+		return true;
+	}
+	if (c->entry != NULL) {
+		cache_unref(engine->cache, c->entry);
+		c->entry = NULL;
+	}
+	if (!carry_memory(c, &found)) {
+		if (r->inflight > 0) {
+			return false;
+		}
+		if (carry_evict(c, HR_REASON_EVICTED)) {
+			r->inflight++;
+			carry_try(c);
+		}
+		return true;
+	}
+	r->inflight++;
+	if (c->desc.stored_bytes == 0) {
+		carry_try(c);
+		return true;
+	}
+	engine->seg_reads[r->victim]++;
+	engine->async_now++;
+	io_device_read(engine->device, &c->op, c->entry->buf.iov, c->entry->buf.iov_count,
+		       log_value_offset(engine->log, r->victim, c->desc.value_off), on_carry_read,
+		       c);
+	return true;
+}
+
+static void
+carry_go(struct reclaim *r)
+{
+	while (r->carries_next < r->carries_count && r->inflight < CARRY_INFLIGHT_MAX) {
+		if (!carry_start(&r->carries[r->carries_next])) {
+			break;
+		}
+		r->carries_next++;
+	}
+	victim_finish(r);
+}
+
+/* ---- deciding ---- */
+
+static int
+worth_cmp(const void *va, const void *vb)
+{
+	const struct carry *a = va, *b = vb;
+
+	if (a->must != b->must) {
+		return a->must ? -1 : 1;
+	}
+	return a->worth < b->worth ? 1 : a->worth > b->worth ? -1 : 0;
+}
+
+static bool
+carry_add(struct reclaim *r, const struct desc *d, uint32_t worth, bool must)
+{
+	struct carry *c = &r->carries[r->carries_count];
+
+	*c = (struct carry){ .reclaim = r, .desc = *d, .worth = worth, .must = must };
+	if (d->key_bytes > 0) {
+		c->key = malloc(d->key_bytes);
+		if (c->key == NULL) {
+			return false;
+		}
+		memcpy(c->key, d->key, d->key_bytes);
+	}
+	if (d->crcs_count > 0) {
+		c->crcs = malloc(d->crcs_count * sizeof(uint32_t));
+		if (c->crcs == NULL) {
+			free(c->key);
+			return false;
+		}
+		memcpy(c->crcs, d->crcs, d->crcs_count * sizeof(uint32_t));
+	}
+	c->desc.key = c->key;
+	c->desc.crcs = c->crcs;
+	c->place = place_make(r->engine, r->victim, d->value_off);
+	r->carries_count++;
+	return true;
+}
+
+static void
+evict(struct reclaim *r, const struct desc *d, struct found *found, uint8_t reason)
+{
+	struct desc tombstone;
+	bool needed = tombstone_of(r->engine, r, d, found, &tombstone);
+
+	record_kill(r->engine, found, reason);
+	r->engine->stat.reclaim_evicted_blocks++;
+	if (needed) {
+		(void)carry_add(r, &tombstone, UINT32_MAX, true);
+	}
+}
+
+static void
+consider_value(struct reclaim *r, const struct desc *d)
+{
+	struct engine *engine = r->engine;
+	struct space_row *row = space_by_number(engine->spaces, d->space_number);
+	place_t place = place_make(engine, r->victim, d->value_off);
+	struct found found;
+	uint16_t recency;
+	uint32_t worth;
+	bool leased, pinned;
+
+	if (!record_at(engine, d->space_number, d->space_generation, d->id, d->part, place, &found)) {
+		return;
+	}
+	if (row == NULL || row->generation != d->space_generation) {
+		record_kill(engine, &found, HR_REASON_NONE);
+		return;
+	}
+	if (found.expiry_ms != 0 && found.expiry_ms <= io_wall_ms(engine->io)) {
+		engine->stat.expired++;
+		evict(r, d, &found, HR_REASON_EXPIRED);
+		return;
+	}
+	recency = found.multi != NULL ? found.multi->parts[d->part].recency : found.entry.recency;
+	worth = engine->policy->worth(engine->evict, recency);
+	leased = lease_holds(engine, found.key.hash);
+	pinned = (found.entry.flags & INDEX_FLAG_PINNED) != 0;
+	engine->stat.reclaim_carried_leased += leased;
+	if (worth == 0 && !leased && !pinned) {
+		evict(r, d, &found, HR_REASON_EVICTED);
+	} else if (!carry_add(r, d, worth, leased || pinned)) {
+		evict(r, d, &found, HR_REASON_EVICTED);
+	}
+}
+
+static void
+consider(struct reclaim *r, const struct desc *d)
+{
+	struct engine *engine = r->engine;
+	struct index_key key;
+	struct multi *m;
+
+	switch (d->kind) {
+	case DESC_VALUE:
+		consider_value(r, d);
+		break;
+	case DESC_TOMBSTONE:
+		if (log_generation_oldest(engine->log, r->victim) <= d->horizon) {
+			(void)carry_add(r, d, UINT32_MAX, true);
+		}
+		break;
+	case DESC_COMMIT:
+		key = index_key_make(engine->index, d->space_number, d->space_generation, d->id, 0);
+		m = hashmap_get_ptr(&engine->multis, key.hash);
+		if (m != NULL && m->put_number == d->put_number) {
+			(void)carry_add(r, d, UINT32_MAX, true);
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+/* What does not fit the budget is evicted, least recent first. */
+static void
+budget_apply(struct reclaim *r)
+{
+	uint64_t left = r->budget_pages;
+	uint32_t kept = 0;
+
+	qsort(r->carries, r->carries_count, sizeof(r->carries[0]), worth_cmp);
+	for (uint32_t i = 0; i < r->carries_count; i++) {
+		struct carry *c = &r->carries[i];
+		uint64_t pages = c->desc.kind == DESC_VALUE ? value_pages(c->desc.stored_bytes) : 0;
+
+		if (!c->must && pages > left) {
+			if (!carry_evict(c, HR_REASON_EVICTED)) {
+				free(c->key);
+				free(c->crcs);
+				continue;
+			}
+			pages = 0;
+		}
+		left -= HR_MIN(pages, left);
+		r->carries[kept++] = *c;
+	}
+	r->carries_count = kept;
+}
+
+/* Copies in the order in which they lay: neighbours stay neighbours. */
+static int
+place_cmp(const void *va, const void *vb)
+{
+	const struct carry *a = va, *b = vb;
+
+	return a->desc.value_off < b->desc.value_off ? -1 : a->desc.value_off > b->desc.value_off;
+}
+
+static void
+on_victim_descs(void *arg, int rc, const struct desc *descs, uint32_t descs_count)
+{
+	struct reclaim *r = arg;
+	struct engine *engine = r->engine;
+
+	r->deciding = false;
+	r->carries = calloc(HR_MAX(descs_count, 1u), sizeof(r->carries[0]));
+	if (rc != 0 || r->carries == NULL) {
+		/* Neither footer nor headers can be read: what the index still names there cannot be carried. The records die
+		 * one by one, as GETs find them. */
+		engine->stat.read_errors++;
+		free(r->carries);
+		r->carries = NULL;
+		r->running = false;
+		engine->seg_holds[r->victim]++;
+		engine_async_end(engine);
+		reclaim_kick(engine);
+		return;
+	}
+	for (uint32_t i = 0; i < descs_count; i++) {
+		consider(r, &descs[i]);
+	}
+	budget_apply(r);
+	qsort(r->carries, r->carries_count, sizeof(r->carries[0]), place_cmp);
+	for (uint32_t i = 0; i < r->carries_count; i++) {
+		list_init(&r->carries[i].link);
+	}
+	r->carries_next = 0;
+	carry_go(r);
+}
+
+static bool
+eligible(void *arg, uint32_t segment)
+{
+	struct engine *engine = arg;
+	struct segment_info info;
+
+	if (engine->seg_holds[segment] > 0) {
+		return false;
+	}
+	log_segment_info(engine->log, segment, &info);
+	if (info.state != SEG_SEALED) {
+		return false;
+	}
+	/* A pinned segment is a victim once more than half of it is dead. */
+	return info.class != CLASS_PINNED ||
+	       engine->policy->live_pages(engine->evict, segment) * ENGINE_PAGE_BYTES * 2 <
+		   engine->slice.segment_bytes;
+}
+
+static uint32_t
+low_water(const struct engine *engine)
+{
+	return HR_MAX(1u, HR_MIN(8u, engine->slice.segments_count / 128));
+}
+
+/* The policy's recencies are 16 bits of a clock that goes round: now and then a part of the index is brought up to date. */
+static uint16_t
+age(void *arg, const struct index_entry *entry)
+{
+	struct engine *engine = arg;
+
+	return engine->policy->age(engine->evict, entry->recency);
+}
+
+void
+engine_ageing(struct engine *engine)
+{
+	struct hashmap_slot *slot;
+	size_t pos;
+
+	while (engine->policy->age_due(engine->evict)) {
+		uint64_t subtable = engine->age_next;
+
+		(void)index_sweep_recency(engine->index, &engine->age_next, age, engine);
+		hashmap_for_each(&engine->multis, pos, slot) {
+			struct multi *m = (void *)(uintptr_t)slot->value;
+
+			for (uint16_t i = 0; m->hash >> 54 == subtable && i < m->parts_count; i++) {
+				m->parts[i].recency =
+				    engine->policy->age(engine->evict, m->parts[i].recency);
+			}
+		}
+	}
+}
+
+void
+reclaim_kick(struct engine *engine)
+{
+	struct reclaim *r = engine->reclaim;
+	struct segment_info last;
+
+	if (r->running) {
+		victim_finish(r);
+		return;
+	}
+	engine_ageing(engine);
+	if (engine->state != ENGINE_READY || engine->failed != 0 ||
+	    log_free_count(engine->log) > low_water(engine)) {
+		return;
+	}
+	/* While a file is still being prepared, free segments come from there. */
+	log_segment_info(engine->log, engine->slice.segments_count - 1, &last);
+	if (last.state == SEG_UNPREPARED) {
+		return;
+	}
+	r->budget_pages = budget_pages(engine);
+	engine->policy->budget(engine->evict, r->budget_pages);
+	r->victim = engine->policy->victim(engine->evict, eligible, engine);
+	if (r->victim == UINT32_MAX) {
+		return;
+	}
+	r->running = true;
+	r->deciding = true;
+	engine->async_now++;
+	if (log_read_descs(engine->log, r->victim, on_victim_descs, r) != 0) {
+		r->running = false;
+		r->deciding = false;
+		engine_async_end(engine);
+	}
+}

@@ -1,0 +1,420 @@
+/* test_engine.c — the store of one shard, on a simulated device. */
+#include "engine_rig.h"
+
+/* Method: put blocks of sizes around every limit, read them from DRAM, then after a restart from flash. */
+static void
+test_put_get_sizes(void **state)
+{
+	static const uint64_t sizes[] = {
+		0,     1,	   4095,	  4096,	   4097,	  65535,   65536,
+		65537, 900 * 1024, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 20, (5 << 20) + 77
+	};
+	struct rig rig;
+	uint64_t version, bytes;
+
+	(void)state;
+	rig_create(&rig, 1, MiB(256), MiB(8));
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		struct engine_put_result r = rig_put(&rig, i, 0, sizes[i], HR_ACK_STABLE, false);
+
+		assert_int_equal(r.status, HR_STATUS_OK);
+		assert_false(r.duplicate);
+	}
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+			assert_int_equal(rig_get(&rig, i, 1, &version, &bytes), 0);
+			assert_int_equal(bytes, sizes[i]);
+			assert_int_equal(rig_exists(&rig, i, 0).block_bytes, sizes[i]);
+		}
+		engine_check(rig.engine);
+		assert_int_equal(rig.space->usage_blocks, ARRAY_SIZE(sizes));
+		rig_close(&rig);
+		rig_open(&rig);
+	}
+	assert_int_equal(rig_get(&rig, 99, 1, &version, &bytes), HR_REASON_ABSENT);
+	rig_destroy(&rig);
+}
+
+/* Method: the same key again with the same and with other bytes; then `replace`. */
+static void
+test_first_wins_and_replace(void **state)
+{
+	struct rig rig;
+	struct engine_put_result r;
+	uint64_t version, bytes;
+
+	(void)state;
+	rig_create(&rig, 2, MiB(128), MiB(8));
+	for (uint64_t size = 10000; size < MiB(4); size *= 200) {
+		uint64_t key = size;
+
+		r = rig_put(&rig, key, 0, size, HR_ACK_RAM, false);
+		assert_true(r.status == HR_STATUS_OK && !r.duplicate);
+		r = rig_put(&rig, key, 0, size, HR_ACK_STABLE, false);
+		assert_true(r.status == HR_STATUS_OK && r.duplicate && !r.differs);
+		r = rig_put(&rig, key, 1, size, HR_ACK_RAM, false);
+		assert_true(r.status == HR_STATUS_OK && r.duplicate && r.differs);
+		assert_int_equal(rig_get(&rig, key, 3, &version, &bytes), 0);
+		assert_int_equal(version, 0);
+		r = rig_put(&rig, key, 2, size + 5, HR_ACK_STABLE, true);
+		assert_true(r.status == HR_STATUS_OK && !r.duplicate);
+		assert_int_equal(rig_get(&rig, key, 3, &version, &bytes), 0);
+		assert_int_equal(version, 2);
+		assert_int_equal(bytes, size + 5);
+	}
+	rig_close(&rig);
+	rig_open(&rig);
+	assert_int_equal(rig_get(&rig, 10000, 3, &version, &bytes), 0);
+	assert_int_equal(version, 2);
+	/* A duplicate that differs, told by the flash's bytes. */
+	r = rig_put(&rig, 10000, 1, 10005, HR_ACK_RAM, false);
+	assert_true(r.status == HR_STATUS_OK && r.duplicate && r.differs);
+	engine_check(rig.engine);
+	rig_destroy(&rig);
+}
+
+/* Method: delete, then every kind of restart: what was deleted stays so, and the reason is known while it is remembered. */
+static void
+test_delete(void **state)
+{
+	struct rig rig;
+	uint64_t version, bytes;
+
+	(void)state;
+	rig_create(&rig, 3, MiB(128), MiB(8));
+	for (uint64_t k = 0; k < 10; k++) {
+		assert_int_equal(
+		    rig_put(&rig, k, 0, k < 8 ? 50000 : MiB(3), HR_ACK_STABLE, false).status,
+		    HR_STATUS_OK);
+	}
+	assert_int_equal(rig_delete(&rig, 3, HR_ACK_STABLE), HR_REASON_NONE);
+	assert_int_equal(rig_delete(&rig, 9, HR_ACK_STABLE), HR_REASON_NONE);
+	assert_int_equal(rig_delete(&rig, 3, HR_ACK_STABLE), HR_REASON_DELETED);
+	assert_int_equal(rig_get(&rig, 3, 1, &version, &bytes), HR_REASON_DELETED);
+	assert_int_equal(rig_put(&rig, 4, 1, 60000, HR_ACK_STABLE, true).status, HR_STATUS_OK);
+	assert_int_equal(rig_delete(&rig, 4, HR_ACK_STABLE), HR_REASON_NONE);
+	rig_close(&rig);
+	rig_open(&rig);
+	assert_int_equal(rig_get(&rig, 3, 1, &version, &bytes), HR_REASON_ABSENT);
+	assert_int_equal(rig_get(&rig, 4, 1, &version, &bytes), HR_REASON_ABSENT);
+	assert_int_equal(rig_get(&rig, 9, 1, &version, &bytes), HR_REASON_ABSENT);
+	assert_int_equal(rig_get(&rig, 8, 1, &version, &bytes), 0);
+	assert_int_equal(rig.space->usage_blocks, 7);
+	rig_destroy(&rig);
+}
+
+/* Method: drop, put again in the new generation, restart. */
+static void
+test_drop(void **state)
+{
+	struct rig rig;
+	struct rig_wait w = { 0 };
+	uint64_t version, bytes;
+
+	(void)state;
+	rig_create(&rig, 4, MiB(128), MiB(8));
+	for (uint64_t k = 0; k < 50; k++) {
+		rig_put(&rig, k, 0, 100000, HR_ACK_STABLE, false);
+	}
+	engine_space_drop(rig.engine, rig.space, rig_on_space, &w);
+	assert_int_equal(rig_get(&rig, 7, 1, &version, &bytes), HR_REASON_ABSENT);
+	rig_until(&rig, &w);
+	assert_int_equal(w.rc, 0);
+	assert_int_equal(rig_put(&rig, 7, 1, 100000, HR_ACK_STABLE, false).status, HR_STATUS_OK);
+	assert_int_equal(rig_get(&rig, 7, 2, &version, &bytes), 0);
+	assert_int_equal(version, 1);
+	rig_close(&rig);
+	rig_open(&rig);
+	assert_int_equal(rig_get(&rig, 7, 2, &version, &bytes), 0);
+	assert_int_equal(version, 1);
+	assert_int_equal(rig_get(&rig, 8, 2, &version, &bytes), HR_REASON_ABSENT);
+	assert_int_equal(rig.space->usage_blocks, 1);
+	engine_check(rig.engine);
+	rig_destroy(&rig);
+}
+
+/* Method: many more blocks than fit, a few of them read again and again: these stay, write amplification keeps its limit. */
+static void
+test_reclaim_keeps_the_hot(void **state)
+{
+	struct rig rig;
+	struct engine_stat stat;
+	uint64_t version, bytes;
+	unsigned hot_lost = 0;
+
+	(void)state;
+	rig_create(&rig, 5, MiB(160), MiB(8));
+	for (uint64_t k = 0; k < 6000; k++) {
+		struct engine_put_result r = rig_put(&rig, k, 0, 65536, HR_ACK_RAM, false);
+
+		assert_int_equal(r.status, HR_STATUS_OK);
+		if (k % 4 == 0) {
+			int rc = rig_get(&rig, k / 4 % 40, 1, &version, &bytes);
+
+			if (rc == HR_REASON_EVICTED) {
+				hot_lost++;
+				rig_put(&rig, k / 4 % 40, 0, 65536, HR_ACK_RAM, false);
+			} else {
+				assert_int_equal(rc, 0);
+			}
+		}
+	}
+	engine_stat_get(rig.engine, &stat);
+	assert_true(stat.reclaims > 30);
+	assert_true(hot_lost < 20);
+	assert_true(stat.bytes_written_total * 100 <= stat.payload_bytes * 118);
+	assert_int_equal(rig_get(&rig, 1000, 1, &version, &bytes), HR_REASON_EVICTED);
+	engine_check(rig.engine);
+	rig_destroy(&rig);
+}
+
+/* Method: lease old blocks, then write three times the device: they are still there; when the lease has ended they go. */
+static void
+test_lease(void **state)
+{
+	struct rig rig;
+	uint64_t version, bytes;
+	unsigned gone = 0;
+
+	(void)state;
+	rig_create(&rig, 6, MiB(160), MiB(8));
+	for (uint64_t k = 0; k < 400; k++) {
+		rig_put(&rig, k, 0, 65536, HR_ACK_RAM, false);
+	}
+	for (uint64_t k = 0; k < 400; k += 10) {
+		assert_true(rig_exists(&rig, k, 10000).leased);
+	}
+	for (uint64_t k = 1000; k < 3000; k++) {
+		assert_int_equal(rig_put(&rig, k, 0, 65536, HR_ACK_RAM, false).status, HR_STATUS_OK);
+	}
+	for (uint64_t k = 0; k < 400; k += 10) {
+		assert_true(rig_exists(&rig, k, 0).present);
+		assert_int_equal(rig_get(&rig, k, 1, &version, &bytes), 0);
+	}
+	for (uint64_t k = 0; k < 400; k += 10) {
+		uint8_t id[16];
+
+		rig_id(k, id);
+		engine_release(rig.engine, rig.space, id, rig.owner);
+	}
+	for (uint64_t k = 3000; k < 7000; k++) {
+		rig_put(&rig, k, 0, 65536, HR_ACK_RAM, false);
+	}
+	for (uint64_t k = 0; k < 400; k += 10) {
+		gone += !rig_exists(&rig, k, 0).present;
+	}
+	assert_true(gone > 30);
+	rig_destroy(&rig);
+}
+
+/* Method: a TTL passes on the simulated clock. */
+static void
+test_ttl(void **state)
+{
+	struct rig rig;
+	struct engine_put_args args = { .ttl_ms = 5000 };
+	struct engine_put *put;
+	struct rig_wait w = { 0 };
+	enum hr_reason reason;
+	uint64_t version, bytes;
+
+	(void)state;
+	rig_create(&rig, 7, MiB(128), MiB(8));
+	rig_put(&rig, 1, 0, 5000, HR_ACK_STABLE, false);
+	args.replace = true;
+	args.ack = HR_ACK_STABLE;
+	put = rig_put_part(&rig, 1, 1, 6000, 0, &args, &reason);
+	engine_put_commit(rig.engine, put, rig_on_put, &w);
+	rig_until(&rig, &w);
+	assert_int_equal(rig_get(&rig, 1, 2, &version, &bytes), 0);
+	assert_int_equal(version, 1);
+	sim_run(rig.sim, rig_never, NULL, 6000000);
+	assert_int_equal(rig_get(&rig, 1, 2, &version, &bytes), HR_REASON_EXPIRED);
+	rig_close(&rig);
+	rig_open(&rig);
+	/* The block that it had replaced does not come back. */
+	assert_int_equal(rig_get(&rig, 1, 2, &version, &bytes), HR_REASON_ABSENT);
+	rig_destroy(&rig);
+}
+
+/* Method: damage the value on flash: a miss that says corrupt, once; the others stay. */
+static void
+test_corrupt(void **state)
+{
+	struct rig rig;
+	uint64_t version, bytes;
+	uint8_t page[4096], want[4096];
+	bool hit = false;
+
+	(void)state;
+	rig_create(&rig, 8, MiB(128), MiB(8));
+	for (uint64_t k = 0; k < 20; k++) {
+		rig_put(&rig, k, 0, 4096, HR_ACK_STABLE, false);
+	}
+	rig_close(&rig);
+	rig_bytes(5, 0, 0, want, sizeof(want));
+	for (uint64_t off = MiB(1); off < MiB(9) && !hit; off += sizeof(page)) {
+		assert_int_equal(sim_device_peek(rig.sim, "disk", off, page, sizeof(page)), 0);
+		if (memcmp(page, want, sizeof(page)) == 0) {
+			page[1234] ^= 1;
+			assert_int_equal(sim_device_poke(rig.sim, "disk", off, page, sizeof(page)),
+					 0);
+			hit = true;
+		}
+	}
+	assert_true(hit);
+	rig_open(&rig);
+	for (uint64_t k = 0; k < 20; k++) {
+		assert_int_equal(rig_get(&rig, k, 1, &version, &bytes),
+				 k == 5 ? HR_REASON_CORRUPT : 0);
+	}
+	assert_int_equal(rig_put(&rig, 5, 0, 4096, HR_ACK_STABLE, false).duplicate, false);
+	assert_int_equal(rig_get(&rig, 5, 1, &version, &bytes), 0);
+	rig_destroy(&rig);
+}
+
+/* Method: random operations against a model, with clean and unclean stops; only right bytes, nothing that was deleted or replaced
+ * comes back, what was acknowledged as stable is there unless it was evicted, deleted or replaced. */
+enum { MODEL_KEYS = 300, MODEL_VERSIONS = 400 };
+
+struct model {
+	uint64_t newest[MODEL_KEYS];	/* version + 1 that counts; 0: none */
+	uint64_t oldest_ok[MODEL_KEYS]; /* versions below never come back */
+	bool stable[MODEL_KEYS];	/* the newest is stable */
+	uint64_t next[MODEL_KEYS];
+};
+
+static void
+model_check(struct rig *rig, struct model *m, uint64_t key)
+{
+	uint64_t version, bytes;
+	int rc = rig_get(rig, key, MODEL_VERSIONS, &version, &bytes);
+
+	assert_true(rc >= 0);
+	if (rc == 0) {
+		assert_true(m->newest[key] != 0);
+		assert_int_equal(version, m->newest[key] - 1);
+	} else if (m->newest[key] != 0) {
+		assert_int_equal(rc, HR_REASON_EVICTED);
+		m->newest[key] = 0;
+	}
+}
+
+/* After a power cut: a version that was stable is there, or was evicted before; one that was not may be any that was acknowledged since. */
+static void
+model_recovered(struct rig *rig, struct model *m, bool clean)
+{
+	for (uint64_t key = 0; key < MODEL_KEYS; key++) {
+		uint64_t version, bytes;
+		int rc = rig_get(rig, key, MODEL_VERSIONS, &version, &bytes);
+
+		assert_true(rc >= 0);
+		if (rc == 0) {
+			assert_true(version < m->next[key]);
+			if (clean || m->stable[key]) {
+				/* An evicted block may come back, a deleted or replaced one may not. */
+				assert_true(version >= m->oldest_ok[key]);
+			}
+			m->newest[key] = version + 1;
+		} else {
+			m->newest[key] = 0;
+		}
+		m->stable[key] = true;
+		m->oldest_ok[key] = rc == 0 ? version : m->next[key];
+	}
+}
+
+static void
+run_model(uint64_t seed, bool cuts, unsigned steps)
+{
+	struct rig rig;
+	struct model *m = calloc(1, sizeof(*m));
+	struct prng prng;
+
+	prng_init(&prng, seed);
+	rig_create(&rig, seed, MiB(96), MiB(8));
+	for (unsigned step = 0; step < steps; step++) {
+		uint64_t key = prng_below(&prng, MODEL_KEYS);
+		uint64_t what = prng_below(&prng, 1000);
+		bool stable = prng_below(&prng, 4) == 0;
+		uint64_t size = prng_below(&prng, 20) == 0 ? prng_below(&prng, MiB(3))
+							   : prng_below(&prng, 300000);
+		struct engine_put_result r;
+
+		if (what < 500 && m->next[key] < MODEL_VERSIONS) {
+			bool replace = what < 150;
+
+			r = rig_put(&rig, key, m->next[key], HR_MAX(size, 64u),
+				    stable ? HR_ACK_STABLE : HR_ACK_RAM, replace);
+			assert_int_equal(r.status, HR_STATUS_OK);
+			if (!r.duplicate) {
+				if (m->newest[key] != 0 && replace) {
+					m->oldest_ok[key] = m->next[key];
+				}
+				m->newest[key] = m->next[key] + 1;
+				m->stable[key] = stable;
+			} else if (stable) {
+				m->stable[key] = true;
+			}
+			m->next[key]++;
+		} else if (what < 600) {
+			uint8_t reason = rig_delete(&rig, key, HR_ACK_STABLE);
+
+			assert_true(reason == HR_REASON_NONE || m->newest[key] == 0 ||
+				    reason == HR_REASON_EVICTED);
+			if (reason == HR_REASON_NONE) {
+				m->oldest_ok[key] = m->next[key];
+			}
+			m->newest[key] = 0;
+			m->stable[key] = true;
+		} else if (what < 997) {
+			model_check(&rig, m, key);
+		} else {
+			if (cuts && prng_below(&prng, 2) == 0) {
+				sim_power_cut(rig.sim, "disk",
+					      SIM_CUT_DROP | SIM_CUT_TEAR | SIM_CUT_GARBLE);
+				/* Nothing that the process does after the cut reaches the device. */
+				sim_device_gone(rig.sim, "disk", true);
+				rig_close(&rig);
+				sim_device_gone(rig.sim, "disk", false);
+				rig_open(&rig);
+				model_recovered(&rig, m, false);
+			} else {
+				rig_close(&rig);
+				rig_open(&rig);
+				model_recovered(&rig, m, true);
+			}
+			engine_check(rig.engine);
+		}
+	}
+	engine_check(rig.engine);
+	rig_destroy(&rig);
+	free(m);
+}
+
+static void
+test_model(void **state)
+{
+	(void)state;
+	run_model(100, false, 2500);
+	run_model(101, true, 2500);
+	run_model(102, true, 2500);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_put_get_sizes),
+		cmocka_unit_test(test_first_wins_and_replace),
+		cmocka_unit_test(test_delete),
+		cmocka_unit_test(test_drop),
+		cmocka_unit_test(test_reclaim_keeps_the_hot),
+		cmocka_unit_test(test_lease),
+		cmocka_unit_test(test_ttl),
+		cmocka_unit_test(test_corrupt),
+		cmocka_unit_test(test_model),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
