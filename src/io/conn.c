@@ -345,7 +345,6 @@ io_connect_release(struct io_connect *connect)
 	}
 	net_address_free(connect->addresses);
 	connect->addresses = NULL;
-	io->connects_count--;
 	io_bury(io, &connect->object);
 }
 
@@ -359,6 +358,7 @@ io_connect_finish(struct io_connect *connect, int rc, struct io_conn *conn)
 	io_timer_cancel(io, &connect->deadline);
 	io_timer_cancel(io, &connect->retry);
 	io_task_drop(&connect->task);
+	io->connects_count--;
 	connect->cb(connect->arg, rc, conn);
 	io_connect_release(connect);
 }
@@ -373,6 +373,7 @@ io_connect_cancel(struct io_connect *connect)
 	io_timer_cancel(io, &connect->deadline);
 	io_timer_cancel(io, &connect->retry);
 	io_task_drop(&connect->task);
+	io->connects_count--;
 	io->net_ops->connect_cancel(connect);
 	io_connect_release(connect);
 }

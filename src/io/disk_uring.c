@@ -81,16 +81,16 @@ prep_single(struct disk_uring *disk, struct io_uring_sqe *sqe, const struct io_o
 }
 
 static void
-op_prep(struct disk_uring *disk, struct io_op *op)
+op_prep(struct io *io, struct io_op *op)
 {
-	struct io_uring_sqe *sqe = io_ring_sqe(disk->ring);
+	struct disk_uring *disk = io->disk;
+	struct io_uring_sqe *sqe = io_ring_sqe(io);
 	struct io_device *device = op->device;
 	int fd = device->file_slot >= 0 ? device->file_slot : device->fd;
 	uint64_t off = op->off + op->bytes_done, bytes;
 	const struct iovec *iov;
 	unsigned count;
 
-	HR_ASSERT(sqe != NULL); /* inflight_max keeps us below what the queue holds */
 	if (op->kind == IO_OP_SYNC) {
 		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
 	} else {
@@ -118,7 +118,7 @@ uring_op_complete(struct io *io, struct io_op *op, int res)
 	struct disk_uring *disk = io->disk;
 
 	if (!io_op_progress(op, res)) {
-		op_prep(disk, op); /* Goes to the kernel with the next turn's submission. */
+		op_prep(io, op); /* Goes to the kernel with the next turn's submission. */
 		return;
 	}
 	disk->ring->disk_inflight--;
@@ -134,7 +134,7 @@ uring_submit(struct io *io, struct io_op *op)
 		return false;
 	}
 	disk->ring->disk_inflight++;
-	op_prep(disk, op);
+	op_prep(io, op);
 	return true;
 }
 
@@ -143,7 +143,8 @@ uring_flush(struct io *io)
 {
 	struct disk_uring *disk = io->disk;
 
-	if (io_uring_sq_ready(&disk->ring->uring) > 0) {
+	/* Without an eventfd the net backend waits in this ring and submits with the same call. */
+	if (disk->event.fd >= 0 && io_uring_sq_ready(&disk->ring->uring) > 0) {
 		io_ring_submit(disk->ring);
 	}
 }

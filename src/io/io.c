@@ -132,8 +132,7 @@ heap_down(struct io *io, uint32_t idx)
 }
 
 void
-io_timer_set(struct io *io, struct io_timer *timer, uint64_t at_us, void (*cb)(void *arg),
-	     void *arg)
+io_timer_set(struct io *io, struct io_timer *timer, uint64_t at_us, void (*cb)(void *arg), void *arg)
 {
 	io_timer_cancel(io, timer);
 	if (io->heap_count + 1 >= io->heap_capacity) {

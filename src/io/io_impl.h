@@ -28,9 +28,8 @@ struct io_ring;
 
 enum {
 	IO_ALIGN_BYTES = 4096,
-	IO_DISK_INFLIGHT_MAX =
-	    256,	     /* What a real backend holds; the rest waits in the io's queue. */
-	IO_NET_VEC_MAX = 64, /* iovecs of one socket call; longer lists take several. */
+	IO_DISK_INFLIGHT_MAX = 256, /* What a real backend holds; the rest waits in the io's queue. */
+	IO_NET_VEC_MAX = 64,	    /* iovecs of one socket call; longer lists take several. */
 	IO_ACCEPT_BATCH = 16,
 	IO_PEER_MAX = 80,
 	IO_ADDRESS_MAX = 128,
@@ -52,13 +51,12 @@ struct io_object {
  * queue tasks, and neither runs user code nor adds or removes descriptors. */
 struct io_pollee {
 	int fd;
-	short
-	    want; /* POLLIN | POLLOUT: what poll() is to ask for. Edge-triggered epoll always hears of both. */
+	short want; /* POLLIN | POLLOUT: what poll() is to ask for. Edge-triggered epoll always hears of both. */
 	bool level;    /* Told again each turn while the condition holds. */
-	bool pending;  /* io_uring: a poll request is in the ring. */
 	uint32_t slot; /* poll: place in the array, 1-based. */
 	void (*ready)(struct io *io, struct io_pollee *pollee, unsigned revents);
-	void *priv;
+	void *priv;    /* the owner's */
+	void *backend; /* io_uring: its request */
 };
 
 /* -- disk ------------------------------------------------------------------------------------------------------------------- */
@@ -140,8 +138,7 @@ struct io_conn {
 	bool closed;
 	bool buried;
 	bool maybe_readable; /* readiness backends: worth a recvmsg before waiting */
-	bool
-	    ended; /* readiness backends: the peer's end was signalled, no further edge will come */
+	bool ended; /* readiness backends: the peer's end was signalled, no further edge will come */
 	struct io_stream_op recv, send;
 	int fds[IO_FDS_MAX];
 	unsigned fds_count;

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+enum { REAP_BATCH = 64, RING_SUBMIT_TRIES_MAX = 1000 };
+
 /* What the backends use; a kernel that lacks one of these is treated as one that refuses io_uring. */
 static const int ring_opcodes[] = { IORING_OP_READV,   IORING_OP_WRITEV,     IORING_OP_READ,
 				    IORING_OP_WRITE,   IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED,
@@ -28,6 +30,25 @@ ring_probe(struct io_uring *uring)
 	return rc;
 }
 
+/* Where the loop sleeps in the ring itself, completions need not interrupt it (COOP_TASKRUN, Linux 5.19). An epoll_wait() beside the
+ * ring does want to be interrupted. */
+static int
+ring_init(struct io *io, struct io_uring *uring)
+{
+	unsigned entries = io->options.ring_entries;
+	int rc;
+
+	if (io->net_ops == &net_uring_ops) {
+		rc = io_uring_queue_init(entries, uring,
+					 IORING_SETUP_CLAMP | IORING_SETUP_COOP_TASKRUN |
+					     IORING_SETUP_TASKRUN_FLAG);
+		if (rc != -EINVAL) {
+			return rc;
+		}
+	}
+	return io_uring_queue_init(entries, uring, IORING_SETUP_CLAMP);
+}
+
 int
 io_ring_get(struct io *io, struct io_ring **ret_ring)
 {
@@ -39,7 +60,7 @@ io_ring_get(struct io *io, struct io_ring **ret_ring)
 		if (ring == NULL) {
 			return -ENOMEM;
 		}
-		rc = io_uring_queue_init(io->options.ring_entries, &ring->uring, IORING_SETUP_CLAMP);
+		rc = ring_init(io, &ring->uring);
 		if (rc == 0) {
 			rc = ring_probe(&ring->uring);
 			if (rc != 0) {
@@ -84,13 +105,19 @@ io_ring_submit(struct io_ring *ring)
 }
 
 struct io_uring_sqe *
-io_ring_sqe(struct io_ring *ring)
+io_ring_sqe(struct io *io)
 {
+	struct io_ring *ring = io->ring;
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+	unsigned tries;
 
-	if (sqe == NULL) {
+	for (tries = 0; sqe == NULL; tries++) {
+		HR_ASSERT(tries < RING_SUBMIT_TRIES_MAX);
 		io_ring_submit(ring);
 		sqe = io_uring_get_sqe(&ring->uring);
+		if (sqe == NULL) {
+			io_ring_reap(io);
+		}
 	}
 	return sqe;
 }
@@ -99,25 +126,34 @@ void
 io_ring_reap(struct io *io)
 {
 	struct io_uring *uring = &io->ring->uring;
-	struct io_uring_cqe *cqes[64];
+	struct io_uring_cqe *cqes[REAP_BATCH];
+	struct {
+		uintptr_t data;
+		int res;
+	} batch[REAP_BATCH];
 	unsigned count, i;
 
 	if (io_uring_cq_has_overflow(uring)) {
 		(void)io_uring_get_events(uring);
 	}
-	while ((count = io_uring_peek_batch_cqe(uring, cqes, ARRAY_SIZE(cqes))) > 0) {
+	while ((count = io_uring_peek_batch_cqe(uring, cqes, REAP_BATCH)) > 0) {
+		/* Copied and given back first: a completion may submit the rest of its operation, and that may come here again. */
 		for (i = 0; i < count; i++) {
-			uintptr_t data = (uintptr_t)io_uring_cqe_get_data64(cqes[i]);
-			int res = cqes[i]->res;
+			batch[i].data = (uintptr_t)io_uring_cqe_get_data64(cqes[i]);
+			batch[i].res = cqes[i]->res;
+		}
+		io_uring_cq_advance(uring, count);
+		for (i = 0; i < count; i++) {
+			uintptr_t data = batch[i].data;
 
-			if ((data & RING_TAG_OP) != 0) {
-				io->ring->op_complete(io, (struct io_op *)(data - RING_TAG_OP), res);
+			if ((data & RING_TAG_OP) != 0 && data != (uintptr_t)LIBURING_UDATA_TIMEOUT) {
+				io->ring->op_complete(io, (struct io_op *)(data - RING_TAG_OP),
+						      batch[i].res);
 			} else if (data != 0 && data != (uintptr_t)LIBURING_UDATA_TIMEOUT) {
 				struct ring_req *req = (struct ring_req *)data;
 
-				req->complete(io, req, res);
+				req->complete(io, req, batch[i].res);
 			}
 		}
-		io_uring_cq_advance(uring, count);
 	}
 }

@@ -28,8 +28,8 @@ struct io_ring {
 
 int io_ring_get(struct io *io, struct io_ring **ret_ring);
 void io_ring_put(struct io *io);
-/* Never NULL: a full queue is submitted first. */
-struct io_uring_sqe *io_ring_sqe(struct io_ring *ring);
+/* Never NULL: a full queue is submitted first, and completions are collected where the kernel wants that before. */
+struct io_uring_sqe *io_ring_sqe(struct io *io);
 void io_ring_submit(struct io_ring *ring);
 void io_ring_reap(struct io *io);
 

@@ -260,8 +260,7 @@ listen_on(struct io_listener *listener, const struct net_address *address, bool 
 {
 	int fd, rc;
 
-	fd =
-	    socket(address->family, SOCK_STREAM | SOCK_CLOEXEC | (nonblock ? SOCK_NONBLOCK : 0), 0);
+	fd = socket(address->family, SOCK_STREAM | SOCK_CLOEXEC | (nonblock ? SOCK_NONBLOCK : 0), 0);
 	if (fd < 0) {
 		return -errno;
 	}

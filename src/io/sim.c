@@ -50,8 +50,7 @@ event_down(struct sim *sim, uint32_t idx)
 	uint32_t child;
 
 	while ((child = idx * 2) <= sim->heap_count) {
-		if (child < sim->heap_count &&
-		    event_before(sim->heap[child + 1], sim->heap[child])) {
+		if (child < sim->heap_count && event_before(sim->heap[child + 1], sim->heap[child])) {
 			child++;
 		}
 		if (!event_before(sim->heap[child], event)) {

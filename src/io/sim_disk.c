@@ -52,9 +52,8 @@ struct sim_device {
 	uint32_t id;
 	char *name;
 	struct sim_device_options options;
-	struct hashmap
-	    current;	/* page number -> struct sim_page, zeros and made ones are not in it */
-	uint64_t *made; /* PAYLOAD_FREE: one bit a page */
+	struct hashmap current; /* page number -> struct sim_page, zeros and made ones are not in it */
+	uint64_t *made;		/* PAYLOAD_FREE: one bit a page */
 	struct hashmap stable; /* page number -> struct sim_stable */
 	struct list_head writes;
 	uint64_t write_seq;

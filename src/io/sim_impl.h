@@ -28,8 +28,7 @@ struct sim {
 	struct sim_event **heap; /* 1-based */
 	uint32_t heap_count, heap_capacity;
 	struct list_head ios;
-	uint32_t
-	    ios_changes; /* counts attaching and detaching: a walk over the list starts again */
+	uint32_t ios_changes; /* counts attaching and detaching: a walk over the list starts again */
 	uint32_t io_id_last;
 	bool running;
 	uint64_t hash;

@@ -140,8 +140,7 @@ run_bodies(const char *group, const struct body *bodies, size_t bodies_count)
 				return 1;
 			}
 			tests[count++] = (struct CMUnitTest){ name, bodies[b].fn, fixture_setup,
-							      fixture_teardown,
-							      (void *)&combos[c] };
+							      fixture_teardown, (void *)&combos[c] };
 		}
 	}
 	rc = _cmocka_run_group_tests(group, tests, count, NULL, NULL);

@@ -1,10 +1,14 @@
 /* test_reactor.c - timers, wake-ups, clocks and watched descriptors of the event loop, on every backend. */
 #include "io_test.h"
 
-#include <poll.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "base/prng.h"
 
@@ -263,6 +267,58 @@ environment_chooses_auto(void **state)
 	assert_int_equal(unsetenv("HEADRACE_NET"), 0);
 }
 
+/* io_uring_setup() answers EPERM from here on, as in many containers. */
+static void
+forbid_io_uring(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { .len = ARRAY_SIZE(code), .filter = code };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+		_exit(77);
+	}
+}
+
+/* In a child that may not use io_uring: AUTO goes on with pread and says why, asking for io_uring by name is an error. */
+static void
+auto_without_io_uring(void **state)
+{
+	struct io_options options = { .disk = IO_DISK_AUTO, .net = IO_NET_EPOLL };
+	struct io_backend backend;
+	struct io *io;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	pid = fork();
+	if (pid == 0) {
+		forbid_io_uring();
+		if (io_create(&options, &io) != 0) {
+			_exit(1);
+		}
+		io_backend_get(io, &backend);
+		io_destroy(io);
+		options.disk = IO_DISK_URING;
+		_exit(strcmp(backend.disk, "pread") != 0				       ? 2
+		      : strcmp(backend.note, "io_uring refused: Operation not permitted") != 0 ? 3
+		      : io_create(&options, &io) != -EPERM				       ? 4
+											       : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77) {
+		print_message("# skipped: no seccomp filters here\n");
+		skip();
+	}
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int
 main(void)
 {
@@ -275,6 +331,7 @@ main(void)
 		BODY_REAL(watch_reports_while_readable),
 		BODY(backend_is_named),
 		BODY_REAL(environment_chooses_auto),
+		BODY_REAL(auto_without_io_uring),
 	};
 
 	return run_bodies("reactor", bodies, ARRAY_SIZE(bodies));
