@@ -154,12 +154,11 @@ def sanitizer_compiler():
 
 
 def test_programs(build, suites):
-    """(name, program) of the tests of some suites."""
+    """(name, target) of the tests of some suites."""
     text = subprocess.run(["meson", "introspect", "--tests", str(build)], capture_output=True, check=True).stdout
     for test in json.loads(text):
-        programs = [part for part in test["cmd"] if part.startswith(str(build) + "/")]
-        if programs and any(suite.split(":")[-1] in suites for suite in test["suite"]):
-            yield test["name"], Path(programs[0])
+        if any(suite.split(":")[-1] in suites for suite in test["suite"]):
+            yield test["name"], f"tests/{test['name']}"
 
 
 def check_sanitizers(totals):
@@ -175,8 +174,11 @@ def check_sanitizers(totals):
         totals.add_failure("tsan: does not configure")
         show_tail("tsan-setup")
         return
-    threaded = [(name, path) for name, path in test_programs(tsan, ("unit",)) if any(word in name for word in THREADED)]
-    targets = [str(path.relative_to(tsan)) for _, path in threaded]
+    threaded = [(name, target) for name, target in test_programs(tsan, ("unit",)) if any(word in name for word in THREADED)]
+    targets = [target for _, target in threaded]
+    if not targets:
+        totals.add_failure("tsan: no programs with threads were found")
+        return
     if configure(totals, "tsan", tsan, [], targets, {"CC": "gcc"}):
         meson(totals, "tsan", tsan, ["unit"], 300, [name for name, _ in threaded], multiplier=4)
 
