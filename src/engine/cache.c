@@ -11,7 +11,7 @@ enum {
 	PAGE_BYTES = 4096,
 	CRC_CHUNK_BYTES = 65536,
 	FREQ_MAX = 3,
-	FREQ_PROMOTE = 2, /* Uses in the small queue that lead to the main one. */
+	FREQ_PROMOTE = 1, /* Uses in the small queue that lead to the main one. */
 	SMALL_PERCENT = 10,
 	TABLE_SLOTS_MIN = 256,
 	GHOST_WAYS = 4,

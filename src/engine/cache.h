@@ -16,7 +16,7 @@
  * Invariants: C1 an entry with references is never evicted. C2 at most one findable entry a place. C3 pages of the queues are
  *             those of the findable entries.
  * Source:     Yang et al., "FIFO queues are all you need for cache eviction", SOSP'23.
- * Tests:      tests/unit/engine/test_cache.c, bench/policy_sim.c
+ * Tests:      tests/unit/engine/test_cache.c, bench/dram_sim.c
  */
 #ifndef HR_ENGINE_CACHE_H
 #define HR_ENGINE_CACHE_H

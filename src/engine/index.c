@@ -1,13 +1,14 @@
 /* index.c — see index.h.
  *
  * Memory. Each sub-table owns a span of address space, so it grows and shrinks in place and leaves no holes behind: with a
- * heap, a thousand blocks that each grow by an eighth fragment it by a third. Only sub-tables below one page are in the heap
- * (together at most 4 MiB), so that a small store does not touch a page for each. To change size, a sub-table is copied to
+ * heap, a thousand blocks that each grow by an eighth fragment it by a third. Only sub-tables below half a page are in the heap
+ * (together at most 2 MiB), so that a small store does not touch a page for each. To change size, a sub-table is copied to
  * the scratch buffer, zeroed, and filled again from there; when that does not succeed the copy is put back.
  */
 #include "engine/index.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -24,6 +25,7 @@ enum {
 	BYTES_MAX = 4 << 20,
 	PAGE_BYTES = 4096,
 	PAGE_BUCKETS = PAGE_BYTES / 128,
+	SMALL_BUCKETS = PAGE_BUCKETS / 2, /* Below, a sub-table is in the heap. */
 	/* Buckets looked at for a path; a search that ends without one makes the sub-table grow early. */
 	SEARCH_MAX = 192,
 	CURSOR_END = 2 * BUCKET_SLOTS,
@@ -63,7 +65,7 @@ struct packed {
 };
 
 struct subtable {
-	struct bucket *buckets; /* In the heap below a page, otherwise in its span. */
+	struct bucket *buckets; /* In the heap below half a page, otherwise in its span. */
 	uint64_t *births;	/* 8 for each bucket; NULL unless births are carried. */
 	uint32_t buckets_count;
 	uint32_t live;
@@ -72,7 +74,7 @@ struct subtable {
 struct index {
 	uint64_t key[2];
 	uint64_t count;
-	size_t heap_bytes;  /* Of sub-tables below a page. */
+	size_t heap_bytes;  /* Of sub-tables below half a page. */
 	size_t pages_bytes; /* Of the others. */
 	uint64_t span_bytes;
 	uint8_t *region;
@@ -114,8 +116,7 @@ bucket_entry(const struct bucket *b, uint32_t slot, struct index_entry *ret_entr
 static void
 packed_make(uint64_t tag, const struct index_entry *entry, uint64_t birth, struct packed *ret)
 {
-	HR_ASSERTF(entry->place >> PLACE_BITS == 0, "place %#llx",
-		   (unsigned long long)entry->place);
+	HR_ASSERTF(entry->place >> PLACE_BITS == 0, "place %#llx", (unsigned long long)entry->place);
 	HR_ASSERTF(entry->bytes <= BYTES_MAX, "bytes %u", entry->bytes);
 	HR_ASSERTF(entry->flags < 8, "flags %u", entry->flags);
 	*ret = (struct packed){
@@ -235,8 +236,7 @@ search_move(struct subtable *sub, const struct search_node *nodes, uint32_t node
 	    struct position hole, struct position *ret_at)
 {
 	while (node >= 2) {
-		struct position from = { nodes[nodes[node].parent].bucket,
-					 nodes[node].parent_slot };
+		struct position from = { nodes[nodes[node].parent].bucket, nodes[node].parent_slot };
 		struct bucket *b = &sub->buckets[from.bucket];
 		struct packed packed;
 
@@ -356,7 +356,7 @@ subtable_add_all(struct subtable *to, const struct subtable *from)
 static bool
 is_small(uint32_t buckets_count)
 {
-	return buckets_count < PAGE_BUCKETS;
+	return buckets_count < SMALL_BUCKETS;
 }
 
 static size_t
@@ -381,8 +381,7 @@ buckets_grown(uint32_t buckets_count)
 static uint32_t
 buckets_shrunk(uint32_t live)
 {
-	uint64_t buckets =
-	    div_round_up((uint64_t)live * 1024, (uint64_t)LOAD_SHRUNK * BUCKET_SLOTS);
+	uint64_t buckets = div_round_up((uint64_t)live * 1024, (uint64_t)LOAD_SHRUNK * BUCKET_SLOTS);
 
 	buckets = HR_MAX(buckets, UINT64_C(1));
 	return (uint32_t)(buckets < PAGE_BUCKETS ? buckets : align_up(buckets, PAGE_BUCKETS));
@@ -541,6 +540,10 @@ subtable_resize(struct index *index, uint32_t idx, uint32_t buckets_count)
 	span_trim(index, idx, before.buckets_count, buckets_count);
 	account(index, before.buckets_count, false);
 	account(index, buckets_count, true);
+	if (is_small(before.buckets_count) && before.buckets_count > 0 && index->heap_bytes == 0) {
+		/* The last of them has left the heap: its pages are nobody's now. Once in the life of a large index. */
+		(void)malloc_trim(0);
+	}
 	return 0;
 }
 
