@@ -102,7 +102,7 @@ enum {
 struct io_device_info {
 	uint64_t size_bytes;
 	uint32_t align_bytes; /* Of offsets, lengths and memory; 4096 also where the device would allow 512. */
-	bool direct; /* O_DIRECT holds. When it was refused, the device is buffered and `note` says so. */
+	bool direct; /* O_DIRECT holds: a block was read with it. When it is refused, then or by a later write, the device is buffered and `note` says so. */
 	bool block_device;
 	char note[128];
 };
@@ -129,7 +129,9 @@ struct io_op {
 
 enum { IO_WRITE_DSYNC = 1u << 0 };
 
-/* Path: a block device or a regular file; with the simulated backend, the name of a device of the world. */
+/* The lock is a record lock on "<path>.lock" for a regular file (the file stays), an O_EXCL claim for a block device. It ends with the
+ * process even when a forked child lives. Devices of one process share it; it ends with the last of them. Simulated devices take none.
+ * Path: a block device or a regular file; with the simulated backend, the name of a device of the world. */
 int io_device_open(struct io *io, const char *path, unsigned flags, struct io_device **ret_device);
 void io_device_close(struct io_device *device); /* No operation may be under way. */
 void io_device_info_get(const struct io_device *device, struct io_device_info *ret);

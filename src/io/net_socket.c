@@ -179,16 +179,18 @@ net_address_free(struct net_address *addresses)
 static void
 name_inet(const struct sockaddr_storage *addr, char *ret_name, size_t len)
 {
-	const struct sockaddr_in *in4 = (const struct sockaddr_in *)addr;
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
 	char host[INET6_ADDRSTRLEN] = "?";
+	struct sockaddr_in6 in6;
+	struct sockaddr_in in4;
 
 	if (addr->ss_family == AF_INET6) {
-		(void)inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
-		(void)snprintf(ret_name, len, "tcp:[%s]:%u", host, ntohs(in6->sin6_port));
+		memcpy(&in6, addr, sizeof(in6));
+		(void)inet_ntop(AF_INET6, &in6.sin6_addr, host, sizeof(host));
+		(void)snprintf(ret_name, len, "tcp:[%s]:%u", host, ntohs(in6.sin6_port));
 	} else {
-		(void)inet_ntop(AF_INET, &in4->sin_addr, host, sizeof(host));
-		(void)snprintf(ret_name, len, "tcp:%s:%u", host, ntohs(in4->sin_port));
+		memcpy(&in4, addr, sizeof(in4));
+		(void)inet_ntop(AF_INET, &in4.sin_addr, host, sizeof(host));
+		(void)snprintf(ret_name, len, "tcp:%s:%u", host, ntohs(in4.sin_port));
 	}
 }
 
@@ -245,7 +247,7 @@ inet_bind(int fd, const struct net_address *address)
 static void
 listener_name(struct io_listener *listener, const char *address)
 {
-	struct sockaddr_storage addr;
+	struct sockaddr_storage addr = { 0 };
 	socklen_t len = sizeof(addr);
 
 	if (listener->is_unix || getsockname(listener->fd, (struct sockaddr *)&addr, &len) != 0) {
@@ -280,7 +282,7 @@ listen_on(struct io_listener *listener, const struct net_address *address, bool 
 int
 socket_listen(struct io_listener *listener, const char *address, bool nonblock)
 {
-	struct net_address *addresses, *a;
+	struct net_address *addresses = NULL, *a;
 	int rc;
 
 	rc = net_address_resolve(address, true, &addresses);

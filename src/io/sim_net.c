@@ -110,8 +110,10 @@ chunk_free(struct sim_chunk *chunk)
 static void
 arrived_free(struct sim_end *end)
 {
-	while (!list_empty(&end->arrived)) {
-		chunk_free(list_first_entry(&end->arrived, struct sim_chunk, link));
+	struct sim_chunk *chunk;
+
+	while ((chunk = list_pop_entry(&end->arrived, struct sim_chunk, link)) != NULL) {
+		chunk_free(chunk);
 	}
 }
 

@@ -3,10 +3,13 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/loop.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
 #include "base/prng.h"
+#include "io/io_impl.h"
 
 enum { PAGE = 4096, DEVICE_BYTES = 8 << 20 };
 
@@ -107,6 +110,30 @@ sync_now(struct fixture *f, struct io_device *device)
 
 	io_device_sync(device, &op, outcome_cb, &o);
 	return wait_result(f, &o);
+}
+
+/* In a process of its own: 0 = the lock could be had. */
+static int
+lock_from_a_child(struct fixture *f, const char *path)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		struct io_device *device;
+		struct io *io;
+		int rc;
+
+		rc = fixture_io_create(f, &io);
+		if (rc == 0) {
+			rc = io_device_open(io, path, IO_DEVICE_LOCK, &device);
+		}
+		_exit(rc < 0 ? -rc : 0);
+	}
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return -WEXITSTATUS(status);
 }
 
 /* -- operations --------------------------------------------------------------------------------------------------------------------- */
@@ -375,6 +402,7 @@ works_on_tmpfs(void **state)
 		free(in);
 		free(out);
 		skip();
+		return;
 	}
 	assert_int_equal(ftruncate(fd, 1 << 20), 0);
 	(void)close(fd);
@@ -412,31 +440,98 @@ open_errors(void **state)
 	}
 }
 
-/* -- locks -------------------------------------------------------------------------------------------------------------------------- */
-
-/* In a process of its own: 0 = the lock could be had. */
-static int
-lock_from_a_child(struct fixture *f, const char *path)
+/* A file system that takes O_DIRECT and answers EINVAL to a write later on: the operation is done again, buffered, and succeeds. The
+ * kernel's answer is played by hand. */
+static void
+direct_refused_later(void **state)
 {
-	int status;
-	pid_t pid = fork();
+	struct fixture *f = *state;
+	struct io_device *device = device_open(f, 0);
+	struct iovec iov = { pages(1), PAGE };
+	struct io_device_info info;
+	struct outcome o = { 0 };
+	struct io_op op = { 0 };
 
-	if (pid == 0) {
-		struct io_device *device;
-		struct io *io;
-		int rc;
-
-		rc = fixture_io_create(f, &io);
-		if (rc == 0) {
-			rc = io_device_open(io, path, IO_DEVICE_LOCK, &device);
-		}
-		_exit(rc < 0 ? -rc : 0);
+	io_device_info_get(device, &info);
+	if (!info.direct) {
+		io_device_close(device);
+		free(iov.iov_base);
+		skip(); /* This file system refuses at once. */
+		return;
 	}
-	assert_true(pid > 0);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	return -WEXITSTATUS(status);
+	fill(iov.iov_base, PAGE, 6);
+	io_device_write(device, &op, &iov, 1, 0, 0, outcome_cb, &o);
+	list_del(&op.link);
+	f->io->queue_count--;
+	io_op_complete(f->io, &op, -EINVAL);
+	assert_int_equal(wait_result(f, &o), PAGE);
+	io_device_info_get(device, &info);
+	assert_false(info.direct);
+	assert_string_equal(info.note, "O_DIRECT refused (Invalid argument): buffered");
+	/* Buffered already: now it is an error like others. */
+	o = (struct outcome){ 0 };
+	io_device_write(device, &op, &iov, 1, 0, 0, outcome_cb, &o);
+	list_del(&op.link);
+	f->io->queue_count--;
+	io_op_complete(f->io, &op, -EINVAL);
+	assert_int_equal(wait_result(f, &o), -EINVAL);
+	io_device_close(device);
+	free(iov.iov_base);
 }
+
+/* On a block device, where the machine lets us make one: its size, its data, and a lock that other claims respect. */
+static void
+block_device(void **state)
+{
+	struct fixture *f = *state;
+	struct loop_info64 info64 = { .lo_flags = LO_FLAGS_AUTOCLEAR };
+	struct io_device *device;
+	struct io_device_info info;
+	uint8_t *out = pages(2), *in = pages(2);
+	char path[128], loop[32];
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), number, fd, back;
+
+	device_path(f, path, sizeof(path));
+	io_device_close(device_open(f, 0));
+	number = control >= 0 ? ioctl(control, LOOP_CTL_GET_FREE) : -1;
+	(void)snprintf(loop, sizeof(loop), "/dev/loop%d", number);
+	fd = number >= 0 ? open(loop, O_RDWR | O_CLOEXEC) : -1;
+	back = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || ioctl(fd, LOOP_SET_FD, back) != 0 ||
+	    ioctl(fd, LOOP_SET_STATUS64, &info64) != 0) {
+		print_message("# skipped: no loop devices for us here\n");
+		goto out;
+	}
+	assert_int_equal(io_device_open(f->io, loop, IO_DEVICE_LOCK, &device), 0);
+	io_device_info_get(device, &info);
+	assert_true(info.block_device);
+	assert_int_equal(info.size_bytes, DEVICE_BYTES);
+	fill(out, 2 * PAGE, 9);
+	assert_int_equal(write_now(f, device, out, 2 * PAGE, DEVICE_BYTES - 2 * PAGE,
+				   IO_WRITE_DSYNC),
+			 2 * PAGE);
+	assert_int_equal(read_now(f, device, in, 2 * PAGE, DEVICE_BYTES - 2 * PAGE), 2 * PAGE);
+	assert_memory_equal(in, out, 2 * PAGE);
+	assert_int_equal(lock_from_a_child(f, loop), -EBUSY);
+	assert_int_equal(open(loop, O_RDWR | O_EXCL | O_CLOEXEC), -1); /* what mount and mkfs do */
+	assert_int_equal(errno, EBUSY);
+	io_device_close(device);
+	assert_int_equal(lock_from_a_child(f, loop), 0);
+out:
+	if (fd >= 0) {
+		(void)close(fd);
+	}
+	if (back >= 0) {
+		(void)close(back);
+	}
+	if (control >= 0) {
+		(void)close(control);
+	}
+	free(in);
+	free(out);
+}
+
+/* -- locks -------------------------------------------------------------------------------------------------------------------------- */
 
 /* A second process is told -EBUSY as long as the first has any device open with the lock; unlocked openings do not disturb it, nor
  * does another's closing. The same process may open twice. */
@@ -555,6 +650,8 @@ main(void)
 		BODY(registered_memory),
 		BODY_REAL(goes_buffered_and_says_so),
 		BODY_REAL(works_on_tmpfs),
+		BODY_REAL(direct_refused_later),
+		BODY_REAL(block_device),
 		BODY(open_errors),
 		BODY_REAL(lock_excludes_other_processes),
 		BODY_REAL(lock_ends_with_its_process),
