@@ -786,6 +786,182 @@ conn_moves_to_another_io(void **state)
 	pair_close(f, &p);
 }
 
+/* -- a random life ------------------------------------------------------------------------------------------------------------------ */
+
+/* 16 streams whose ends send and receive drawn amounts and are closed at drawn moments, inside callbacks and outside. Every operation
+ * ends once; what arrives is a prefix of what was sent; after all is closed nothing is left over (io_destroy() asserts that). */
+enum { LIFE_STREAMS = 16, LIFE_BYTES_MAX = 300000 };
+
+struct life_end {
+	struct life *life;
+	struct io_conn *conn;
+	uint64_t sent_bytes,
+	    received_bytes; /* bytes i of a stream's direction are life_byte(seed, i) */
+	struct iovec in[3], out[3];
+	uint8_t *in_buf, *out_buf;
+	bool recv_active, send_active, closed;
+	uint64_t seed;
+	struct life_end *peer;
+};
+
+struct life {
+	struct prng prng;
+	struct life_end ends[LIFE_STREAMS][2];
+	unsigned accepted, connected, operations;
+	struct fixture *f;
+};
+
+static uint8_t
+life_byte(uint64_t seed, uint64_t i)
+{
+	return (uint8_t)((seed * 31 + i) * 0x9e3779b97f4a7c15ULL >> 56);
+}
+
+static void
+life_close(struct life_end *e)
+{
+	if (!e->closed && e->conn != NULL) {
+		e->closed = true;
+		io_conn_close(e->conn);
+	}
+}
+
+static void
+life_cut(struct life *life, struct iovec *iov, uint8_t *buf, uint64_t len)
+{
+	uint64_t a = prng_below(&life->prng, len + 1);
+	uint64_t b = a + prng_below(&life->prng, len - a + 1);
+
+	iov[0] = (struct iovec){ buf, a };
+	iov[1] = (struct iovec){ buf + a, b - a };
+	iov[2] = (struct iovec){ buf + b, len - b };
+}
+
+static void
+life_received(void *arg, int64_t result)
+{
+	struct life_end *e = arg;
+	int64_t i;
+
+	assert_true(e->recv_active);
+	e->recv_active = false;
+	assert_true(!e->closed || result == -ECANCELED);
+	for (i = 0; i < result; i++) {
+		assert_int_equal(e->in_buf[i],
+				 life_byte(e->peer->seed, e->received_bytes + (uint64_t)i));
+	}
+	if (result > 0) {
+		e->received_bytes += (uint64_t)result;
+	} else if (!e->closed) {
+		assert_true(e->peer->closed); /* the end, or an error because of it */
+		life_close(e);
+	}
+	if (prng_below(&e->life->prng, 100) == 0) {
+		life_close(e);
+	}
+}
+
+static void
+life_sent(void *arg, int64_t result)
+{
+	struct life_end *e = arg;
+
+	assert_true(e->send_active);
+	e->send_active = false;
+	assert_true(!e->closed || result == -ECANCELED);
+	if (result >= 0) {
+		e->sent_bytes += (uint64_t)result;
+	} else if (!e->closed) {
+		assert_true(e->peer->closed);
+		life_close(e);
+	}
+	if (prng_below(&e->life->prng, 100) == 0) {
+		life_close(e->peer);
+	}
+}
+
+static void
+life_act(struct life_end *e)
+{
+	struct prng *prng = &e->life->prng;
+	uint64_t len, i;
+
+	if (e->closed || e->conn == NULL) {
+		return;
+	}
+	if (!e->recv_active && prng_below(prng, 2) == 0) {
+		life_cut(e->life, e->in, e->in_buf, 1 + prng_below(prng, LIFE_BYTES_MAX));
+		e->recv_active = true;
+		e->life->operations++;
+		io_conn_recv(e->conn, e->in, 3, life_received, e);
+	}
+	if (!e->send_active && prng_below(prng, 2) == 0) {
+		len = 1 + prng_below(prng, LIFE_BYTES_MAX);
+		for (i = 0; i < len; i++) {
+			e->out_buf[i] = life_byte(e->seed, e->sent_bytes + i);
+		}
+		life_cut(e->life, e->out, e->out_buf, len);
+		e->send_active = true;
+		e->life->operations++;
+		io_conn_send(e->conn, e->out, 3, life_sent, e);
+	}
+	if (prng_below(prng, 200) == 0) {
+		life_close(e);
+	}
+}
+
+static void
+random_life(void **state)
+{
+	struct fixture *f = *state;
+	struct life *life = calloc(1, sizeof(*life));
+	unsigned turn, i, j, open = 1, busy;
+
+	prng_init(&life->prng, 77);
+	life->f = f;
+	for (i = 0; i < LIFE_STREAMS; i++) {
+		struct pair p;
+
+		pair_open(f, i % 2 == 1, &p);
+		io_listener_close(p.server.listener);
+		run_turns(f->io, 3);
+		for (j = 0; j < 2; j++) {
+			struct life_end *e = &life->ends[i][j];
+
+			e->life = life;
+			e->conn = j == 0 ? p.a : p.b;
+			e->peer = &life->ends[i][1 - j];
+			e->seed = i * 2 + j;
+			e->in_buf = malloc(LIFE_BYTES_MAX);
+			e->out_buf = malloc(LIFE_BYTES_MAX);
+		}
+	}
+	for (turn = 0; open > 0; turn++) {
+		assert_true(turn < 100000);
+		open = 0;
+		for (i = 0; i < LIFE_STREAMS * 2; i++) {
+			life_act(&life->ends[i / 2][i % 2]);
+			open += !life->ends[i / 2][i % 2].closed;
+		}
+		assert_true(io_run(f->io, 1000) >= 0);
+	}
+	do {
+		assert_true(io_run(f->io, 1000) >= 0);
+		for (i = 0, busy = 0; i < LIFE_STREAMS * 2; i++) {
+			busy += life->ends[i / 2][i % 2].recv_active;
+			busy += life->ends[i / 2][i % 2].send_active;
+		}
+	} while (busy > 0);
+	assert_true(life->operations > 100);
+	for (i = 0; i < LIFE_STREAMS * 2; i++) {
+		struct life_end *e = &life->ends[i / 2][i % 2];
+
+		free(e->in_buf);
+		free(e->out_buf);
+	}
+	free(life);
+}
+
 int
 main(void)
 {
@@ -809,6 +985,7 @@ main(void)
 		BODY(descriptors_are_passed),
 		BODY(descriptors_have_limits),
 		BODY(conn_moves_to_another_io),
+		BODY(random_life),
 	};
 
 	return run_bodies("net", bodies, ARRAY_SIZE(bodies));
