@@ -48,7 +48,7 @@ def test_version():
     (["bench", "--depth"], "--depth"),
     (["put", "--route", "xyz", "key"], "xyz"),
     (["put"], "KEY"),
-    (["rm", "a", "b", "c", "d"], "rm"),
+    (["put", "a", "b", "c"], "c"),
     (["format"], "PATH"),
     (["format", "x", "--size", "-1GiB"], "-1GiB"),
 ])
