@@ -35,17 +35,18 @@ struct shard_options {
 			  size_t hello_bytes);
 	/* The map for HELLO's answer; the shard fills in its own when NULL. Borrowed until the next call. */
 	const struct wire_map *(*map)(void *arg);
-	/* STAT of the whole node as JSON (malloc'ed; freed by the shard); NULL: only this shard's. */
-	char *(*stat_json)(void *arg);
+	/* STAT of the whole node, which takes the help of other threads: the answer comes by shard_stat_answer() with this token. False: too many are
+	 * under way. NULL: STAT says what this shard knows. */
+	bool (*stat_request)(void *arg, uint64_t token);
 	void *arg;
 };
 
 int shard_create(struct io *io, const struct shard_options *options, struct shard **ret_shard);
 /* The engine stays the caller's. Requests for it are refused (shard failed / busy) until it is ready. */
 int shard_engine_add(struct shard *shard, struct engine *engine);
-void shard_engine_remove(
-    struct shard *shard,
-    struct engine *engine); /* ends its sessions; after it nothing of the shard refers to it */
+/* Ends its sessions; cb once nothing of the shard refers to the engine any more. To be called after engine_stop()'s callback. */
+void
+shard_engine_remove(struct shard *shard, struct engine *engine, void (*cb)(void *arg), void *arg);
 int shard_listen(struct shard *shard, const char *address,
 		 const char **ret_address); /* the real one; lives as long as the shard */
 /* A connection from elsewhere, with the HELLO that was read already (copied). */
@@ -54,19 +55,26 @@ int shard_adopt(struct shard *shard, int fd, const void *hello, size_t hello_byt
 void shard_drain(struct shard *shard, uint64_t limit_us, void (*cb)(void *arg), void *arg);
 void shard_destroy(struct shard *shard); /* after drain; no connection is left */
 void shard_map_push(struct shard *shard);
+/* Addresses for the map, once they are known. Copied. */
+void shard_node_text_set(struct shard *shard, const char *text);
+/* The answer to a stat_request; json is malloc'ed and becomes the shard's. NULL: refused as busy. A token whose connection is gone is fine. */
+void shard_stat_answer(struct shard *shard, uint64_t token, char *json);
 
 struct shard_stat {
-	uint64_t conns_now, conns_total, conns_refused, conns_ended_bad_input, conns_ended_stalled,
-	    conns_ended_hello_timeout;
+	uint64_t conns_now, conns_total, conns_refused, conns_handed_over, conns_ended_bad_input,
+	    conns_ended_stalled, conns_ended_hello_timeout, conns_ended_error;
 	uint64_t requests[64], items[64]; /* by opcode */
-	uint64_t bytes_in, bytes_out, payload_bytes_in, payload_bytes_out, payload_bytes_discarded;
-	uint64_t requests_now, requests_high, output_bytes_now, output_bytes_high,
-	    stores_refused_busy, deadline_misses;
+	uint64_t bytes_in, bytes_out, payload_bytes_in, payload_bytes_out, payload_bytes_shared,
+	    payload_bytes_discarded;
+	uint64_t requests_now, requests_high, output_bytes_now, output_bytes_high, put_bytes_now,
+	    put_bytes_high, stores_queued_now, stores_queued_high;
+	uint64_t requests_refused, stores_refused_busy, deadline_misses, cancelled_items,
+	    reads_paused;
 	uint64_t borrows_now, borrow_bytes_now, borrows_refused, staging_regions_now,
 	    staging_bytes_now;
 };
 void shard_stat_get(const struct shard *shard, struct shard_stat *ret);
-/* {"shard": …} of one engine and of the sessions, for STAT: malloc'ed text. */
+/* {"shards": […], "sessions": {…}} of this thread, for STAT: malloc'ed text. docs/ops/stat.md */
 char *shard_stat_json(const struct shard *shard);
 
 #endif

@@ -69,6 +69,18 @@ wire_op_name(unsigned op)
 	return op_known(op) ? op_names[op] : "unknown";
 }
 
+const char *
+wire_reason_name(unsigned reason)
+{
+	static const char *const names[HR_REASON_COUNT] = {
+#define REASON_NAME(name, value, text) [value] = text,
+		HR_REASON_TABLE(REASON_NAME)
+#undef REASON_NAME
+	};
+
+	return reason < HR_REASON_COUNT ? names[reason] : "unknown";
+}
+
 /* -- fields, one after the other ------------------------------------------------------------------------------------------ */
 
 static uint8_t *

@@ -63,6 +63,7 @@ enum wire_status {
 };
 const char *wire_status_name(unsigned status);
 const char *wire_op_name(unsigned op);
+const char *wire_reason_name(unsigned reason); /* of batch.h: "size_mismatch" */
 
 struct wire_header {
 	uint8_t version, op, priority, ack;
