@@ -6,9 +6,9 @@
  * 3. One sync, so that what was found is stable before anybody hears of it; then the records that survived are handed out and their
  *    segments are left to the log to be sealed.
  *
- * Numbers that the previous owner gave out and that left no trace must not be given again: a unit that was lost may lie in front of one
- * that was not, and would make it readable if it came back with the same generation. At most one generation per segment can have been
- * lost, so the next one skips that many.
+ * Generations that the previous owner gave out and that left no trace must not be given again: a unit that was lost may lie in front of
+ * one that was not, and would make it readable if it came back with the same generation. How many were lost cannot be told (nor how
+ * often in a row), so the next one is further by a random number that no two owners draw.
  */
 #include "engine/recover.h"
 
@@ -26,9 +26,11 @@ enum {
 	HEAD_BYTES = 16 << 10, /* a longer first header costs a second read */
 	TAIL_BYTES = 64 << 10,
 	CHECK_DEPTH = 4,
-	NUMBERS_SKIPPED =
-	    1 << 20, /* of births and sequences: far more than can have been under way */
+	NUMBERS_SKIPPED = 1 << 20, /* of births and sequences: far more than were under way */
 };
+
+/* 2^24 starts fit into 64 bits. */
+#define GENERATIONS_SKIPPED_MAX (UINT64_C(1) << 40)
 
 struct rec_unit {
 	uint64_t sequence;
@@ -139,7 +141,8 @@ numbers_set(struct recovery *r)
 {
 	struct seglog *log = r->log;
 
-	log->generation_newest = r->generation_max + log->slice.segments_count;
+	log->generation_newest = r->generation_max +
+				 io_random_u64(log->io) % GENERATIONS_SKIPPED_MAX;
 	log->sequence_newest = r->sequence_max + NUMBERS_SKIPPED;
 	log->birth_newest += NUMBERS_SKIPPED;
 	log->stable_cap = log->recovered_seals > 0 ? r->stable_max : UINT64_MAX;
@@ -184,6 +187,7 @@ recovery_end(struct recovery *r, int rc)
 		remark_start(r);
 		numbers_set(r);
 		log->recovered = true;
+		scrub_start(log);
 		log->room_new = true;
 	}
 	r->visitor.done(r->visitor.arg, &r->result);

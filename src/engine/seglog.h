@@ -125,6 +125,14 @@ struct preparing {
 	struct io_op op;
 };
 
+/* scrub.c */
+struct scrubbing {
+	bool running;
+	uint32_t segment_next, segments_end;
+	uint64_t generation_max;
+	struct seg_walk walk;
+};
+
 struct seglog {
 	struct io *io;
 	struct io_device *device;
@@ -157,6 +165,7 @@ struct seglog {
 	struct list_head answers; /* pending_cb that only wait for a turn */
 	struct list_head reads;	  /* descs.c: answers due */
 	struct preparing preparing;
+	struct scrubbing scrubbing;
 	struct io_timer timer;
 	uint32_t ops_count; /* device operations and walks under way */
 
@@ -197,6 +206,10 @@ bool freeing_wants_sync(const struct seglog *log);
 /* For recovery: a segment that is to be free once its marks are whole again. Any state; becomes SEG_FREEING. */
 int freeing_start(struct seglog *log, uint32_t segment, void (*cb)(void *arg, int rc), void *arg);
 void prepare_progress(struct seglog *log);
+
+/* scrub.c */
+void scrub_start(struct seglog *log);
+void scrub_progress(struct seglog *log);
 
 /* descs.c */
 void reads_progress(struct seglog *log);

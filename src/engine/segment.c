@@ -801,11 +801,13 @@ progress_turn(struct seglog *log)
 {
 	stability_advance(log);
 	if (log->failed != 0 || log->quiescing) {
+		log->scrubbing.walk.stop = true;
 		units_give_up(log, log->failed != 0 ? -EIO : -ECANCELED);
 	} else {
 		units_close(log);
 		seal_progress(log);
 		prepare_progress(log);
+		scrub_progress(log);
 	}
 	freeing_progress(log);
 	flushes_answer(log);
@@ -953,6 +955,7 @@ void
 log_counters_get(const struct seglog *log, struct log_counters *ret)
 {
 	*ret = log->counters;
+	ret->superblocks_damaged = log->slice.copies_damaged;
 	ret->free_count = log->free_count;
 	ret->open_count = ret->sealed_count = 0;
 	for (uint32_t s = 0; s < log->slice.segments_count; s++) {

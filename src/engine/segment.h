@@ -81,6 +81,8 @@ struct log_counters {
 	uint64_t payload_bytes_survivor; /* the same for CLASS_SURVIVOR */
 	uint64_t segments_sealed, segments_freed, appends_refused, write_errors;
 	uint64_t footers_damaged; /* found so when read back; the segment was walked instead */
+	uint64_t headers_damaged; /* of sealed segments, found in the background after the start (scrub.c) */
+	uint64_t superblocks_damaged; /* copies, when the device was opened */
 	uint32_t units_inflight, free_count, open_count, sealed_count;
 };
 

@@ -19,8 +19,7 @@
 
 struct entry {
 	struct space_row row; /* first: a row pointer is an entry pointer */
-	bool
-	    durable; /* known to be on flash; others are invisible, because their number may be given away again */
+	bool durable; /* known to be on flash; others are invisible, because their number may be given away again */
 	bool handed_out; /* somebody in this process may use its number */
 };
 
@@ -45,6 +44,7 @@ struct space_table {
 	uint64_t version;	  /* counts changes */
 	uint64_t slot_version[2]; /* the newest change that each slot holds */
 	uint64_t writing_version;
+	uint32_t slots_damaged;
 	bool writing;
 	struct list_head waiting;    /* for the next write */
 	struct list_head in_write;   /* for the one under way */
@@ -151,6 +151,10 @@ space_table_load(struct space_table *table, char detail[DETAIL_BYTES])
 	if (best >= 0) {
 		rc = rows_take(table, bytes[best], &slots[best]);
 		table->slot_newest = (unsigned)best;
+		/* Slot B is blank until the first change. */
+		table->slots_damaged =
+		    rcs[1 - best] != 0 &&
+		    !(slots[best].sequence <= 2 && is_all_zero(bytes[1 - best], PAGE_BYTES));
 	} else if (rcs[0] == -HR_ECORRUPT && rcs[1] == -HR_ECORRUPT && table->slice.sequence == 0) {
 		rc = 0;
 	} else if (rcs[0] != -ENOMEM) {
@@ -464,6 +468,12 @@ uint32_t
 space_count(const struct space_table *table)
 {
 	return table->entries_count;
+}
+
+uint32_t
+space_table_slots_damaged(const struct space_table *table)
+{
+	return table->slots_damaged;
 }
 
 bool

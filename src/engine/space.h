@@ -53,6 +53,8 @@ void space_table_trim(struct space_table *table, uint64_t segment_generation_old
 /* Walks rows: *cursor = 0 at first; NULL at the end. */
 struct space_row *space_next(struct space_table *table, uint32_t *cursor);
 uint32_t space_count(const struct space_table *table);
+/* Slots that did not hold when the table was loaded. */
+uint32_t space_table_slots_damaged(const struct space_table *table);
 bool space_table_busy(const struct space_table *table); /* a write is under way */
 
 #endif

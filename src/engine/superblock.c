@@ -73,8 +73,7 @@ foreign_content_name(const void *first_page_64k, uint64_t bytes)
 	for (size_t i = 0; i < ARRAY_SIZE(signatures); i++) {
 		const struct signature *s = &signatures[i];
 
-		if ((uint64_t)s->off + s->len <= bytes &&
-		    memcmp(p + s->off, s->bytes, s->len) == 0) {
+		if ((uint64_t)s->off + s->len <= bytes && memcmp(p + s->off, s->bytes, s->len) == 0) {
 			return s->name;
 		}
 	}
@@ -672,6 +671,7 @@ slice_read(struct io *io, struct io_device *device, uint64_t slice_off, struct s
 	uint8_t *page = page_alloc(PAGE_BYTES);
 	struct superblock sb;
 	bool found = false;
+	uint32_t damaged = 0;
 	int worst = -HR_ECORRUPT;
 
 	if (page == NULL) {
@@ -681,12 +681,16 @@ slice_read(struct io *io, struct io_device *device, uint64_t slice_off, struct s
 		int rc = blocking_read(io, device, slice_off + copies[i], page, PAGE_BYTES);
 
 		rc = rc != 0 ? rc : superblock_decode(page, slice_off + copies[i], &sb);
+		damaged += rc != 0;
 		if (rc == 0 && (!found || sb.sequence > ret->sequence)) {
 			*ret = sb;
 			found = true;
 		} else if (rc == -HR_EVERSION || (rc > -HR_ECORRUPT && rc < 0)) {
 			worst = rc;
 		}
+	}
+	if (found) {
+		ret->copies_damaged = damaged;
 	}
 	free(page);
 	return found ? 0 : worst;

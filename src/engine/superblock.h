@@ -37,6 +37,7 @@ struct superblock {
 	uint32_t space_table_off[2];
 	uint32_t space_table_bytes;
 	uint32_t flags_compat, flags_ro_compat, flags_incompat;
+	uint32_t copies_damaged; /* not on flash: how many of the two did not hold when they were read */
 };
 
 struct format_options {

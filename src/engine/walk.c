@@ -1,6 +1,8 @@
 #include "engine/walk.h"
 
 #include <errno.h>
+
+#include <errno.h>
 #include <stdlib.h>
 
 #include "engine/blocking.h"
@@ -45,6 +47,10 @@ walk_read_done(void *arg, int64_t result)
 		return;
 	}
 	walk->bytes_read += (uint64_t)result;
+	if (walk->stop) {
+		walk_end(walk, -ECANCELED);
+		return;
+	}
 	rc = unit_header_decode(walk->slice, walk->segment, walk->end_off, walk->buf,
 				(size_t)result, &h);
 	if (rc == -ENOBUFS) {

@@ -24,6 +24,7 @@ struct seg_walk {
 	void (*unit)(void *arg, const struct unit_header *header, const uint8_t *descs);
 	void (*done)(void *arg, int rc);
 	void *arg;
+	bool stop; /* may be set at any time: done(-ECANCELED) soon */
 	/* results */
 	uint32_t end_off; /* behind the last valid unit */
 	bool damaged;	  /* what is at end_off was a header of this use once, or cannot be read */

@@ -55,8 +55,7 @@ setup(void **state)
 	assert_int_equal(io_create(&options, &f->io), 0);
 	assert_int_equal(device_format(f->io, f->path, &format, f->detail), 0);
 	assert_int_equal(io_device_open(f->io, f->path, 0, &f->device), 0);
-	assert_int_equal(device_superblocks_read(f->io, f->device, f->slices, &count, f->detail),
-			 0);
+	assert_int_equal(device_superblocks_read(f->io, f->device, f->slices, &count, f->detail), 0);
 	reload(f);
 	*state = f;
 	return 0;
@@ -143,6 +142,7 @@ test_open(void **state)
 	assert_ptr_equal(open_wait(f, tenant0, 7, "other"), row);
 	assert_int_equal(open_wait(f, tenant1, 7, NULL)->number, 2);
 	reload(f);
+	assert_int_equal(space_table_slots_damaged(f->table), 0);
 	row = space_find(f->table, tenant0, digest);
 	assert_non_null(row);
 	assert_string_equal(row->label, "llama");
@@ -202,6 +202,7 @@ test_both_slots(void **state)
 		}
 		slot_flip(f, slot);
 		reload(f);
+		assert_int_equal(space_table_slots_damaged(f->table), 1);
 		row = space_by_number(f->table, 1);
 		assert_int_equal(row->generation, generation + 1);
 		assert_int_equal(row->drop_birth, 50);

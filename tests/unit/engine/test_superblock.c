@@ -265,9 +265,12 @@ test_damage(void **state)
 	struct fixture *f = *state;
 
 	assert_int_equal(format(f, (struct format_options){ .size_bytes = MiB(40) }), 0);
+	assert_int_equal(read_slices(f), 0);
+	assert_int_equal(f->slices[0].copies_damaged, 0);
 	for (off_t off = 0; off < 164; off += 7) {
 		flip(f, off);
 		assert_int_equal(read_slices(f), 0);
+		assert_int_equal(f->slices[0].copies_damaged, 1);
 		flip(f, SUPERBLOCK_B_OFF + off);
 		assert_int_equal(read_slices(f), -HR_ECORRUPT);
 		assert_non_null(strstr(f->detail, "both superblocks"));
