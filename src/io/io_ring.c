@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { REAP_BATCH = 64, RING_SUBMIT_TRIES_MAX = 1000 };
+enum { REAP_BATCH = 64, RING_SUBMIT_TRIES_MAX = 1000, RING_ENTRIES_MIN = 32 };
 
 /* What the backends use; a kernel that lacks one of these is treated as one that refuses io_uring. */
 static const int ring_opcodes[] = { IORING_OP_READV,   IORING_OP_WRITEV,     IORING_OP_READ,
@@ -33,9 +33,8 @@ ring_probe(struct io_uring *uring)
 /* Where the loop sleeps in the ring itself, completions need not interrupt it (COOP_TASKRUN, Linux 5.19). An epoll_wait() beside the
  * ring does want to be interrupted. */
 static int
-ring_init(struct io *io, struct io_uring *uring)
+ring_init_sized(struct io *io, struct io_uring *uring, unsigned entries)
 {
-	unsigned entries = io->options.ring_entries;
 	int rc;
 
 	if (io->net_ops == &net_uring_ops) {
@@ -47,6 +46,21 @@ ring_init(struct io *io, struct io_uring *uring)
 		}
 	}
 	return io_uring_queue_init(entries, uring, IORING_SETUP_CLAMP);
+}
+
+/* Ring memory counts against the memory-lock limit of unprivileged users: a smaller ring is better than none. */
+static int
+ring_init(struct io *io, struct io_uring *uring)
+{
+	unsigned entries = io->options.ring_entries;
+	int rc;
+
+	rc = ring_init_sized(io, uring, entries);
+	while (rc == -ENOMEM && entries > RING_ENTRIES_MIN) {
+		entries /= 2;
+		rc = ring_init_sized(io, uring, entries);
+	}
+	return rc;
 }
 
 int

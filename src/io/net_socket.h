@@ -35,7 +35,7 @@ int socket_error(int fd); /* SO_ERROR as -errno */
 enum { SOCKET_CONTROL_BYTES = CMSG_SPACE(IO_FDS_MAX * sizeof(int)) };
 union socket_control {
 	char bytes[SOCKET_CONTROL_BYTES];
-	struct cmsghdr align;
+	size_t align; /* as struct cmsghdr, which ends in an array of no size */
 };
 
 /* The next piece of an operation as a message: at most IO_NET_VEC_MAX iovecs, and the descriptors with the first byte. */

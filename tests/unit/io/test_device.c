@@ -487,6 +487,7 @@ block_device(void **state)
 	struct loop_info64 info64 = { .lo_flags = LO_FLAGS_AUTOCLEAR };
 	struct io_device *device;
 	struct io_device_info info;
+	bool skipped = false;
 	uint8_t *out = pages(2), *in = pages(2);
 	char path[128], loop[32];
 	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), number, fd, back;
@@ -500,6 +501,7 @@ block_device(void **state)
 	if (fd < 0 || ioctl(fd, LOOP_SET_FD, back) != 0 ||
 	    ioctl(fd, LOOP_SET_STATUS64, &info64) != 0) {
 		print_message("# skipped: no loop devices for us here\n");
+		skipped = true;
 		goto out;
 	}
 	assert_int_equal(io_device_open(f->io, loop, IO_DEVICE_LOCK, &device), 0);
@@ -529,6 +531,9 @@ out:
 	}
 	free(in);
 	free(out);
+	if (skipped) {
+		skip();
+	}
 }
 
 /* -- locks -------------------------------------------------------------------------------------------------------------------------- */
