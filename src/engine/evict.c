@@ -42,13 +42,13 @@ evict_budget_pages(const struct evict_budget *budget)
 	double victim = (double)budget->victim_bytes;
 	double limit = budget->limit_permille / 1000.0;
 	double credit = (double)budget->payload_bytes - (double)budget->written_bytes / limit;
+	uint64_t shares = HR_MAX(budget->segments_count / CREDIT_SHARE, 1u);
 	/* A victim of B bytes of which S are carried takes B - S of new payload, and all of it is written with its overhead:
 	 * B (1 + overhead) <= limit (B - S) holds the limit by itself. */
 	double survivors = victim - victim * (1 + budget_overhead(budget)) / limit;
 
 	/* A debt is paid at once. */
-	survivors += credit < 0 ? credit
-				: credit / HR_MAX(budget->segments_count / CREDIT_SHARE, 1u);
+	survivors += credit < 0 ? credit : credit / (double)shares;
 	survivors = HR_MIN(survivors, victim / 2);
 	return survivors <= 0 ? 0 : (uint64_t)(survivors / PAGE_BYTES);
 }
