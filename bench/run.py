@@ -1,77 +1,74 @@
 #!/usr/bin/env python3
-"""bench/run.py: Headrace over TCP beside Redis (from DRAM) and beside fio (from flash), in one run on one machine.
+"""run.py: how fast Headrace is, beside Redis and fio on the same machine, in the same run, turn by turn (A B B A).
 
-    BENCH_SECONDS=5     of each measurement
-    BENCH_DIR=PATH      where the store's and fio's files are made (default: build/bench); put it on the device to be measured
-    BENCH_DEPTH=16      requests under way: Headrace's depth, Redis's connections, fio's queue depth
-
-Both sides do the same work: the same value sizes, the same number of requests under way, loopback TCP, one client program.
-Redis runs as Debian ships it, without snapshots. A ratio above 1 means that Headrace is ahead. Everything made is removed.
+GET and PUT of 64 KiB and 1 MiB over TCP:
+  from DRAM, beside redis-server (started here on a free loopback port, without persistence) and a client in C on hiredis
+  that does the same: as many requests under way on one connection, values made from the key, every byte compared;
+  from flash, beside fio with O_DIRECT on a file on the same device, as many requests of the same size under way.
+Headrace's file for the DRAM lines lies in memory (/dev/shm), as Redis keeps nothing on a disk either; --dram-on-disk
+puts it on the disk. Prints medians, ratios, the commands and the machine; --json writes all single results.
 """
-
-import csv
-import io
+import argparse
 import json
 import os
 import platform
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / (os.environ.get("BUILD") or "build")
-SECONDS = int(os.environ.get("BENCH_SECONDS") or 5)
-DEPTH = int(os.environ.get("BENCH_DEPTH") or 16)
-SIZES = {"64KiB": 64 << 10, "1MiB": 1 << 20}
-DRAM_BYTES = 1 << 30
-STORE_BYTES = 8 << 30
+BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
+KIB, MIB = 1 << 10, 1 << 20
 
 
-class BenchError(Exception):
-    pass
+def say(text):
+    print(text, flush=True)
+
+
+def size_text(size):
+    return f"{size // MIB} MiB" if size % MIB == 0 else f"{size // KIB} KiB"
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
-def run(argv, seconds_max=300):
-    done = subprocess.run([str(arg) for arg in argv], capture_output=True, text=True, timeout=seconds_max,
-                          stdin=subprocess.DEVNULL, check=False)
+def run_json(command, commands, key):
+    commands.setdefault(key, " ".join(str(word) for word in command))
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BenchError(f"{' '.join(map(str, argv))}: exit status {done.returncode}: {done.stderr.strip()[-300:]}")
-    return done.stdout
+        sys.exit(f"bench: {' '.join(str(word) for word in command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    if done.stderr:
+        say(f"  ({done.stderr.strip()})")
+    return json.loads(done.stdout)
 
 
-class Process:
-    """A server that is stopped at the end, whatever happens."""
+class Program:
+    """A server that runs until the end of a with block; only ever the one started here."""
 
-    def __init__(self, argv, log_path):
-        self.log_path = log_path
-        with open(log_path, "wb") as log:
-            self.process = subprocess.Popen([str(arg) for arg in argv], stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=subprocess.STDOUT)
-
-    def wait_until(self, ready, seconds_max):
-        end = time.monotonic() + seconds_max
-        while not ready():
-            if self.process.poll() is not None or time.monotonic() > end:
-                raise BenchError(f"not ready: {self.log_path.read_text()[-500:]}")
-            time.sleep(0.05)
+    def __init__(self, command, ready, log):
+        self.command, self.ready, self.log = [str(word) for word in command], ready, log
 
     def __enter__(self):
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT)
+        for _ in range(1200):
+            if self.process.poll() is not None or self.ready():
+                break
+            time.sleep(0.05)
+        if self.process.poll() is not None:
+            sys.exit(f"bench: {' '.join(self.command)} ended:\n{Path(self.log).read_text(errors='replace')[-2000:]}")
         return self
 
-    def __exit__(self, *exc):
+    def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(20)
@@ -80,151 +77,169 @@ class Process:
             self.process.wait()
 
 
-def http_ok(url):
+def answers(port):
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
-            return answer.status == 200
-    except (urllib.error.URLError, OSError):
+        socket.create_connection(("127.0.0.1", port), 0.5).close()
+        return True
+    except OSError:
         return False
 
 
-def tcp_open(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def headraced(work, name, image, size, dram):
+    """A formatted image and its daemon; gives its URL."""
+    subprocess.run([BUILD / "headrace", "format", image, "--size", str(size), "--quiet"], check=True)
+    port = free_port()
+    url = f"tcp:127.0.0.1:{port}"
+    command = [BUILD / "headraced", "--device", image, "--dram", str(dram), "--listen", url]
+
+    def ready():
+        return subprocess.run([BUILD / "headrace", "stat", "--url", url, "--json"], capture_output=True, check=False).returncode == 0
+    return url, Program(command, ready, work / f"{name}.log")
 
 
-def headraced(folder):
-    tcp, http = free_port(), free_port()
-    image = folder / "headrace.img"
-    run([BUILD / "headrace", "format", image, "--size", STORE_BYTES, "--force"])
-    process = Process([BUILD / "headraced", "--device", image, "--dram", DRAM_BYTES, "--listen", f"tcp:127.0.0.1:{tcp}",
-                       "--http", f"127.0.0.1:{http}"], folder / "headraced.log")
-    process.wait_until(lambda: http_ok(f"http://127.0.0.1:{http}/healthz"), 120)
-    return process, f"tcp:127.0.0.1:{tcp}"
+def build_redis_client(folder):
+    program = folder / "redis_bench"
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "hiredis"], capture_output=True, text=True, check=True).stdout.split()
+    # hiredis.h lies below its own folder in some distributions' flags, beside it in others'.
+    flags = [flag[:-len("/hiredis")] if flag.endswith("include/hiredis") else flag for flag in flags]
+    sources = [ROOT / "bench/redis/redis_bench.c", ROOT / "src/cli/content.c", *[ROOT / f"src/base/{name}.c" for name in
+                                                                            ("base", "hash", "metric", "prng")]]
+    command = [os.environ.get("CC", "cc"), "-O2", "-g", "-std=gnu17", "-D_GNU_SOURCE", f"-I{ROOT}/src", f"-I{ROOT}/include",
+               *map(str, sources), "-o", str(program), *flags, "-lcrypto", "-lpthread", "-lm"]
+    subprocess.run(command, check=True)
+    return program
 
 
-def headrace_rate(url, op, size, tier):
-    text = run([BUILD / "headrace", "bench", "--url", url, "--op", op, "--size", size, "--depth", DEPTH,
-                "--seconds", SECONDS, "--tier", tier, "--json"])
-    result = json.loads(text)
-    if result["errors"] != 0:
-        raise BenchError(f"headrace bench --op {op} --size {size} --tier {tier}: {result['errors']} errors")
-    return {"bytes_per_second": result["bytes_per_second"], "p50_us": result["latency_us"]["p50"],
-            "p99_us": result["latency_us"]["p99"]}
+def redis(work):
+    port = free_port()
+    command = ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", work,
+               "--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"]
+    return port, Program(command, lambda: answers(port), work / "redis.log")
 
 
-def redis_rates(port, size_bytes):
-    """SET and GET of a keyspace of 256 MiB. SETs go first and cover it, so that GETs find what they ask for."""
-    keys = (256 << 20) // size_bytes
-    rates = {}
-    for op, name in (("set", "put"), ("get", "get")):
-        requests = keys * 10
-        rate = None
-        # The count that takes about SECONDS, from a short run first.
-        for _ in range(2):
-            text = run(["redis-benchmark", "-h", "127.0.0.1", "-p", port, "-t", op, "-d", size_bytes, "-c", DEPTH, "-r", keys,
-                        "-n", requests, "--csv"])
-            row = list(csv.DictReader(io.StringIO(text)))[-1]
-            rate = float(row["rps"])
-            requests = max(keys * 10, int(rate * SECONDS))
-        rates[name] = {"bytes_per_second": rate * size_bytes, "p50_us": float(row["p50_latency_ms"]) * 1000,
-                       "p99_us": float(row["p99_latency_ms"]) * 1000}
-    return rates
+def turns(rounds):
+    """A B B A, as often as asked: what drifts (temperature, neighbours) touches both alike."""
+    return "ABBA" * rounds
 
 
-def fio_rate(path, op, size_bytes):
-    """Random reads or sequential writes of a file as large as the store's working set."""
-    argv = ["fio", "--name=peer", f"--filename={path}", "--size=2g", f"--rw={'randread' if op == 'get' else 'write'}",
-            f"--bs={size_bytes}", f"--iodepth={DEPTH}", "--time_based", f"--runtime={SECONDS}",
-            "--output-format=json", "--end_fsync=1" if op == "put" else "--invalidate=1"]
-    last = None
-    for direct, engine in (("1", "io_uring"), ("1", "psync"), ("0", "psync")):
-        try:
-            text = run([*argv, f"--direct={direct}", f"--ioengine={engine}"])
-            break
-        except BenchError as error:
-            last = error
-    else:
-        raise last
-    job = json.loads(text[text.index("{"):])["jobs"][0]["read" if op == "get" else "write"]
-    percentiles = job["clat_ns"].get("percentile", {})
-    return {"bytes_per_second": job["bw_bytes"], "p50_us": percentiles.get("50.000000", 0) / 1000,
-            "p99_us": percentiles.get("99.000000", 0) / 1000, "direct": direct == "1"}
+def alternate(line, measure_a, measure_b, rounds):
+    figures = {"A": [], "B": []}
+    for turn in turns(rounds):
+        figures[turn].append((measure_a if turn == "A" else measure_b)())
+    line["headrace"] = statistics.median(figures["A"])
+    line["other"] = statistics.median(figures["B"])
+    line["headrace_all"], line["other_all"] = figures["A"], figures["B"]
+    say(f"  {line['what']:<24} {line['headrace'] / 1e9:7.2f} GB/s   {line['beside']:<6} {line['other'] / 1e9:7.2f} GB/s   "
+        f"{line['headrace'] / line['other']:5.2f} x")
+    return line
 
 
-def machine(folder):
-    cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8")
-                if line.startswith("model name")), platform.machine())
-    source = run(["df", "--output=source,fstype", folder]).splitlines()[-1].split()
-    return (f"{cpu}, {os.cpu_count()} cores, Linux {platform.release()}, "
-            f"{source[0]} ({source[1]}), {time.strftime('%Y-%m-%d')}")
+def headrace_bench(options, url, op, size, tier, working_set, commands, batch=1):
+    command = [BUILD / "headrace", "bench", "--url", url, "--op", op, "--size", str(size), "--depth", options.depth, "--seconds",
+               options.seconds, "--batch", batch, "--tier", tier, "--working-set", working_set, "--json"]
+    report = run_json(command, commands, f"headrace {tier} {op} {size_text(size)}")
+    if report["errors"] or report["wrong_bytes"]:
+        sys.exit(f"bench: {report['errors']} errors, {report['wrong_bytes']} wrong bytes: {command}")
+    return report["bytes_per_second"]
 
 
-def show(rows):
-    print(f"\n{'':<26}{'Headrace':>12}{'p99':>10}   {'peer':<8}{'':>10}{'p99':>10}{'ratio':>8}")
-    for row in rows:
-        ours, peer = row["headrace"], row["peer"]
-        print(f"{row['name']:<26}{ours['bytes_per_second'] / 1e6:>7.0f} MB/s{ours['p99_us']:>7.0f} us   "
-              f"{row['peer_name']:<8}{peer['bytes_per_second'] / 1e6:>6.0f} MB/s{peer['p99_us']:>6.0f} us"
-              f"{ours['bytes_per_second'] / peer['bytes_per_second']:>8.2f}")
+def dram_lines(options, work, lines, commands):
+    client = build_redis_client(BUILD / "bench")
+    memory = Path("/dev/shm")
+    in_memory = memory.is_dir() and not options.dram_on_disk and shutil.disk_usage(memory).free > 4 << 30
+    folder = Path(tempfile.mkdtemp(prefix="headrace-bench.", dir=memory if in_memory else work))
+    say(f"DRAM over TCP, {options.depth} requests under way, one connection; Headrace's file is {'in memory' if in_memory else 'on the disk'}")
+    try:
+        url, daemon = headraced(work, "dram", folder / "image", 2 << 30, 1 << 30)
+        port, server = redis(work)
+        with daemon, server:
+            for op in ("get", "put"):
+                for size in (64 * KIB, MIB):
+                    command = [client, "--port", port, "--op", op, "--size", size, "--depth", options.depth, "--seconds",
+                               options.seconds, "--working-set", 256 * MIB]
+                    line = {"what": f"{op.upper()} {size_text(size)} from DRAM" if op == "get" else f"PUT {size_text(size)}",
+                            "beside": "Redis"}
+                    lines.append(alternate(
+                        line,
+                        lambda op=op, size=size: headrace_bench(options, url, op, size, "dram", 256 * MIB, commands),
+                        lambda command=command, op=op, size=size:
+                            run_json(command, commands, f"redis {op} {size_text(size)}")["bytes_per_second"],
+                        options.rounds))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def measure(folder):
-    rows = []
-    process, url = headraced(folder)
-    with process:
-        redis_port = free_port()
-        redis = Process(["redis-server", "--port", redis_port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                         "--maxmemory", "2gb", "--dir", folder], folder / "redis.log")
-        with redis:
-            redis.wait_until(lambda: tcp_open(redis_port), 20)
-            for size, size_bytes in SIZES.items():
-                peer = redis_rates(redis_port, size_bytes)
-                for op in ("put", "get"):
-                    rows.append({"name": f"{op.upper()} {size} dram, tcp", "peer_name": "redis", "peer": peer[op],
-                                 "headrace": headrace_rate(url, op, size, "dram")})
-                    print(f"measured {rows[-1]['name']}", file=sys.stderr, flush=True)
-        for size, size_bytes in SIZES.items():
-            for op in ("put", "get"):
-                rows.append({"name": f"{op.upper()} {size} flash, tcp", "peer_name": "fio",
-                             "headrace": headrace_rate(url, op, size, "flash"),
-                             "peer": fio_rate(folder / "fio.img", op, size_bytes)})
-                print(f"measured {rows[-1]['name']}", file=sys.stderr, flush=True)
-    return rows
+def fio(options, path, rw, size, commands):
+    command = ["fio", "--name=bench", f"--filename={path}", f"--rw={rw}", f"--bs={size}", f"--iodepth={options.depth}",
+               "--ioengine=io_uring", "--direct=1", f"--size={options.flash_bytes}", "--time_based",
+               f"--runtime={options.seconds}", "--randrepeat=0", "--norandommap", "--output-format=json"]
+    report = run_json(command, commands, f"fio {rw} {size_text(size)}")
+    return report["jobs"][0]["read" if "read" in rw else "write"]["bw_bytes"]
+
+
+def flash_lines(options, work, lines, commands):
+    say(f"\nflash over TCP, {options.depth} requests under way; fio with O_DIRECT on the same device")
+    dram = 64 * MIB
+    url, daemon = headraced(work, "flash", work / "image", options.flash_bytes * 2, dram)
+    fio_file = work / "fio"
+    subprocess.run(["fio", "--name=fill", f"--filename={fio_file}", "--rw=write", "--bs=4m", "--direct=1", "--ioengine=io_uring",
+                    "--iodepth=4", f"--size={options.flash_bytes}", "--output-format=json"], capture_output=True, check=True)
+    with daemon:
+        for op, rw in (("get", "randread"), ("put", "write")):
+            for size in (64 * KIB, MIB):
+                line = {"what": f"{op.upper()} {size_text(size)} {'from' if op == 'get' else 'to'} flash", "beside": "fio"}
+                lines.append(alternate(
+                    line,
+                    lambda op=op, size=size: headrace_bench(options, url, op, size, "flash", options.flash_bytes, commands),
+                    lambda rw=rw, size=size: fio(options, fio_file, rw, size, commands), options.rounds))
+
+
+def machine():
+    model = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("model name")), "?")
+    memory = next(int(line.split()[1]) for line in open("/proc/meminfo", encoding="utf-8") if line.startswith("MemTotal")) / (1 << 20)
+    return f"{os.cpu_count()} x {model}, {memory:.0f} GiB, Linux {platform.release()}"
+
+
+def version_of(command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip().splitlines()[0]
+    except (OSError, IndexError):
+        return "not here"
 
 
 def main():
-    base = Path(os.environ.get("BENCH_DIR") or BUILD / "bench")
-    base.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(base).free < STORE_BYTES + (4 << 30):
-        print(f"bench: {base} needs {(STORE_BYTES + (4 << 30)) >> 30} GiB free; BENCH_DIR names another folder", file=sys.stderr)
-        return 1
-    folder = Path(tempfile.mkdtemp(prefix="run.", dir=base))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2, help="each measurement (default: 2)")
+    parser.add_argument("--rounds", type=int, default=1, help="of A B B A each (default: 1)")
+    parser.add_argument("--depth", type=int, default=16, help="requests under way (default: 16)")
+    parser.add_argument("--flash-mib", type=int, default=1024, help="MiB that the flash lines read from (default: 1024)")
+    parser.add_argument("--dir", type=Path, default=BUILD / "bench", help="where files are made, on the device to measure (default: build/bench)")
+    parser.add_argument("--dram-on-disk", action="store_true", help="keep the file of the DRAM lines on the disk")
+    parser.add_argument("--only", choices=("dram", "flash"), help="only these lines")
+    parser.add_argument("--json", type=Path, default=BUILD / "bench" / "results.json", help="all single results (default: build/bench/results.json)")
+    options = parser.parse_args()
+    options.flash_bytes = options.flash_mib * MIB
+    (BUILD / "bench").mkdir(parents=True, exist_ok=True)
+    options.dir.mkdir(parents=True, exist_ok=True)
+    lines, commands = [], {}
+    work = Path(tempfile.mkdtemp(prefix="run.", dir=options.dir))
+    say(f"{machine()}\n{version_of([BUILD / 'headrace', 'version'])}; {version_of(['redis-server', '--version'])}; {version_of(['fio', '--version'])}\n")
     try:
-        about = machine(folder)
-        print(f"{about}; depth {DEPTH}, {SECONDS} s each", flush=True)
-        rows = measure(folder)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+        if options.only != "flash":
+            dram_lines(options, work, lines, commands)
+        if options.only != "dram":
+            flash_lines(options, work, lines, commands)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    show(rows)
-    result = BUILD / "bench-result.json"
-    result.write_text(json.dumps({"machine": about, "depth": DEPTH, "seconds": SECONDS, "rows": rows}, indent=1) + "\n")
-    behind = [row["name"] for row in rows if row["peer_name"] == "redis" and
-              row["headrace"]["bytes_per_second"] <= row["peer"]["bytes_per_second"]]
-    print(f"\nwritten to {os.path.relpath(result, ROOT)}")
-    for name in behind:
-        print(f"behind Redis: {name}")
-    # Programs of bench/*.c measure one thing each and say what.
-    for program in sorted(BUILD.glob("bench_*")):
-        if program.is_file() and os.access(program, os.X_OK):
-            print(f"\n{program.name}", flush=True)
-            if subprocess.run([program], stdin=subprocess.DEVNULL, check=False).returncode != 0:
-                behind.append(program.name)
-    return 1 if behind else 0
+        shutil.rmtree(work, ignore_errors=True)
+    say("\n| what | Headrace, GB/s | beside | GB/s | ratio |\n|---|---|---|---|---|")
+    for line in lines:
+        say(f"| {line['what']} | {line['headrace'] / 1e9:.2f} | {line['beside']} | {line['other'] / 1e9:.2f} | {line['headrace'] / line['other']:.2f} |")
+    say(f"\nMedians of {2 * options.rounds} runs of {options.seconds:g} s each, in turns A B B A. The commands:")
+    for command in commands.values():
+        say(f"  {command}")
+    options.json.write_text(json.dumps({"machine": machine(), "lines": lines, "commands": commands}, indent=1) + "\n")
+    say(f"\nEvery single result: {options.json}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -13,7 +13,7 @@ libcurl=libcurl4-openssl-dev libmicrohttpd=libmicrohttpd-dev libzstd=libzstd-dev
 liblzma=liblzma-dev cmocka=libcmocka-dev'
 check_needs="$build_needs cmd:c++=g++ py:pytest=python3-pytest cmd:xz=xz-utils"
 all_needs="$check_needs cmd:clang=clang cmd:clang-format=clang-format cmd:clang-tidy=clang-tidy cmd:ccache=ccache
-cmd:pandoc=pandoc cmd:fio=fio cmd:redis-server=redis-server cmd:redis-benchmark=redis-tools"
+cmd:pandoc=pandoc cmd:fio=fio cmd:redis-server=redis-server cmd:redis-benchmark=redis-tools hiredis=libhiredis-dev"
 
 missing() {
 	for need in $1; do

@@ -176,7 +176,7 @@ print_sizes(const struct plan_input *input, const struct plan *plan)
 	       (unsigned long long)input->bytes_per_token,
 	       bytes_text((double)input->bytes_per_token, a));
 	printf(
-	    "\ncapacity              %14s   = %s a session (bytes a token x %.0f tokens) x %.0f sessions x %.0f cop%s / %.0f %% fill\n",
+	    "\ncapacity              %14s   = %s a session (bytes a token × %.0f tokens) × %.0f sessions × %.0f cop%s / %.0f %% fill\n",
 	    bytes_text(plan->capacity_bytes, a), bytes_text(plan->session_bytes, b),
 	    input->context_tokens, input->sessions, input->copies, input->copies == 1 ? "y" : "ies",
 	    input->fill * 100);
@@ -184,13 +184,13 @@ print_sizes(const struct plan_input *input, const struct plan *plan)
 	    "requests              %12.1f/s   = %.0f sessions / %.0f s between two requests of one\n",
 	    plan->requests_per_s, input->sessions, input->turn_gap_s);
 	printf(
-	    "reads                 %12s/s   = requests x %.0f tokens x %.0f %% hits x bytes a token\n",
+	    "reads                 %12s/s   = requests × %.0f tokens × %.0f %% hits × bytes a token\n",
 	    bytes_text(plan->read_bytes_per_s, a), input->context_tokens, input->hit_share * 100);
 	printf(
-	    "writes                %12s/s   = requests x %.0f tokens x %.0f %% not hit x bytes a token x copies\n",
+	    "writes                %12s/s   = requests × %.0f tokens × %.0f %% not hit × bytes a token × copies\n",
 	    bytes_text(plan->write_bytes_per_s, a), input->context_tokens,
 	    (1 - input->hit_share) * 100);
-	printf("flash writes        %12s a day   = writes x %.2f write amplification x 86,400 s\n",
+	printf("flash writes        %12s a day   = writes × %.2f write amplification × 86,400 s\n",
 	       bytes_text(plan->flash_write_bytes_per_day, a), input->write_amplification);
 }
 
@@ -204,7 +204,7 @@ print_nodes(const struct plan_input *input, const struct plan *plan)
 	       bytes_text(input->node_bytes, a));
 	printf("    for reads         %14.0f     at %s/s from flash each\n", plan->nodes_for_reads,
 	       bytes_text(input->node_read_bytes_per_s, a));
-	printf("    for their links   %14.0f     at %s x %.0f %% each\n", plan->nodes_for_links,
+	printf("    for their links   %14.0f     at %s × %.0f %% each\n", plan->nodes_for_links,
 	       bitrate_format((uint64_t)input->node_link_bits_per_s, a), input->link_share * 100);
 	printf("    for endurance     %14.0f     at %s written a day each\n",
 	       plan->nodes_for_writes, bytes_text(input->node_write_bytes_per_day, b));
@@ -232,8 +232,8 @@ print_break_even(const struct plan_values *values, const struct plan_input *inpu
 	printf("                        from %.0f tokens on, when one loads alone (%s/s)\n",
 	       ceil(plan->break_even_tokens_alone), bytes_text(plan->load_bytes_per_s_alone, a));
 	printf(
-	    "    where %.0f us + T x bytes a token / rate = (2 x %.4g x T + 2 x %u x %u x T^2) FLOPs / (%.0f GPUs x %.0f TFLOPS x %.0f %%)\n",
-	    input->load_latency_us, input->cost.model->params, input->cost.model->layers,
+	    "    where %.0f us + T × bytes a token / rate = (2 × %.4g billion × T + 2 × %u layers × %u wide × T²) FLOPs / (%.0f GPUs × %.0f TFLOPS × %.0f %%)\n",
+	    input->load_latency_us, input->cost.model->params / 1e9, input->cost.model->layers,
 	    input->cost.model->width, input->tp, input->cost.tflops, input->cost.mfu * 100);
 	printf("a hit of %.0f tokens   %10.3f s to load, %.3f s to compute: %.1f times as fast\n",
 	       input->context_tokens * input->hit_share, plan->load_s, plan->compute_s,
@@ -245,7 +245,7 @@ print_break_even(const struct plan_values *values, const struct plan_input *inpu
 		    "    Even with the store that is more than there are: fewer sessions, or a longer time between requests.\n");
 	}
 	printf(
-	    "\nassumed (flags change it): %s at %.0f TFLOPS x %.0f %% (--gpu --tflops --mfu), %.0f GPUs a request (--tp), %.0f a host\n"
+	    "\nassumed (flags change it): %s at %.0f TFLOPS × %.0f %% (--gpu --tflops --mfu), %.0f GPUs a request (--tp), %.0f a host\n"
 	    "(--gpus-per-host), %.0f s between requests (--turn-gap), %.0f %% of tokens hit (--hits), %.0f cop%s (--copies), %.0f %% of\n"
 	    "the flash live (--fill), %.0f %% of links for KV (--link-share), %.0f us until the first byte (--latency), nodes of\n"
 	    "--node-capacity, --node-read, --node-link, --node-endurance, and --write-amplification %.2f; 16-bit KV (--bytes-per-token).\n",

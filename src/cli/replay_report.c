@@ -77,8 +77,8 @@ report_cost_line(const struct replay_report *report, char *ret_line, size_t byte
 
 	snprintf(
 	    ret_line, bytes,
-	    "computing T tokens of %s = (2 x %.4g parameters x T + 2 x %u layers x %u wide x T^2) FLOPs, on %s at %.0f TFLOPS x %.0f %%",
-	    cost->model->name, cost->model->params, cost->model->layers, cost->model->width,
+	    "computing T tokens of %s = (2 × %.4g billion parameters × T + 2 × %u layers × %u wide × T²) FLOPs, on %s at %.0f TFLOPS × %.0f %%",
+	    cost->model->name, cost->model->params / 1e9, cost->model->layers, cost->model->width,
 	    report->gpu_name, cost->tflops, cost->mfu * 100);
 }
 
@@ -247,18 +247,20 @@ text_hits(const struct replay_report *report, FILE *out)
 {
 	const struct replay_counts *counts = &report->result->counts;
 	char a[REPORT_NUMBER_BYTES], b[REPORT_NUMBER_BYTES];
+	int gap;
 
 	fprintf(out, "  usable-prefix hits  %14s of %s blocks  %5.1f %%\n",
 		report_number(counts->prefix_hits, a), report_number(counts->blocks, b),
 		100 * ratio(counts->prefix_hits, counts->blocks));
+	gap = (int)strlen(b) + 13;
 	if (report->infinite != NULL) {
 		fprintf(out, "    infinite cache    %14s%*s%5.1f %%\n",
-			report_number(report->infinite_hits, a), (int)strlen(b) + 13, "",
+			report_number(report->infinite_hits, a), gap, "",
 			100 * ratio(report->infinite_hits, counts->blocks));
 	}
 	if (report->lru_blocks != 0) {
 		fprintf(out, "    LRU               %14s%*s%5.1f %%  at %s blocks\n",
-			report_number(report->lru_hits, a), (int)strlen(b) + 13, "",
+			report_number(report->lru_hits, a), gap, "",
 			100 * ratio(report->lru_hits, counts->blocks),
 			report_number(report->lru_blocks, b));
 	}

@@ -35,7 +35,7 @@ static const char style[] =
     "h1{font-size:24px;line-height:1.25;margin:0 0 4px;font-weight:650}\n"
     "h2{font-size:16px;margin:0 0 2px;font-weight:650}\n"
     "p{margin:0 0 12px;color:var(--soft)}\n"
-    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px;margin:20px 0}\n"
+    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(138px,1fr));gap:12px;margin:20px 0}\n"
     ".tile,section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 16px}\n"
     ".tile b{display:block;font-size:25px;line-height:1.2;font-weight:650;font-variant-numeric:tabular-nums}\n"
     ".tile span{color:var(--soft);font-size:13px}\n"
@@ -195,7 +195,8 @@ fill_bins(const struct page *page, struct bins *bins)
 		bins->top = HR_MAX(bins->top,
 				   HR_MAX(bins->store[i], HR_MAX(bins->infinite[i], bins->lru[i])));
 	}
-	bins->top = bins->top > 50 ? 100 : bins->top > 25 ? 50 : bins->top > 10 ? 25 : 10;
+	/* A multiple of 20 that holds them all, so that the four lines of the grid have round numbers. */
+	bins->top = bins->top <= 10 ? 10 : HR_MIN(100.0, ceil(bins->top / 20) * 20);
 }
 
 static double
