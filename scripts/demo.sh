@@ -62,7 +62,7 @@ replay() {
 	shift 3
 	echo
 	echo "== $title"
-	"$build/headrace" replay "$@" --url "$url" --block-bytes "$bytes" --report "$report" \
+	"$build/headrace" replay "$@" --url "$url" --block-bytes "$bytes" --compare-size "$size" --report "$report" \
 		${DEMO_REQUESTS:+--requests "$DEMO_REQUESTS"}
 	reports="$reports $report"
 }

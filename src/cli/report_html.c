@@ -46,7 +46,7 @@ static const char style[] =
     "svg .v{fill:var(--ink)}\n"
     ".grid{stroke:var(--line);stroke-width:1}\n"
     ".la{stroke:var(--a)}.lb{stroke:var(--b)}.lc{stroke:var(--c)}\n"
-    ".curve{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}.dash{stroke-dasharray:5 4}\n"
+    ".curve{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}.dash{stroke-dasharray:5 4}.wide{stroke-width:6;opacity:.4}\n"
     ".fa{fill:var(--a)}.fb{fill:var(--b)}.fc{fill:var(--c)}.fbad{fill:var(--bad)}\n"
     ".key{display:flex;flex-wrap:wrap;gap:4px 18px;margin:4px 0 8px;font-size:13px;color:var(--soft)}\n"
     ".key svg{display:inline-block;width:22px;height:10px;margin-right:6px;vertical-align:middle}\n"
@@ -279,7 +279,7 @@ hits_over_time(const struct page *page)
 	if (report->lru_blocks != 0) {
 		snprintf(text, sizeof(text), "LRU with %s blocks: %s",
 			 report_number(report->lru_blocks, a), report_number(report->lru_hits, b));
-		key_entry(page, "lb", text);
+		key_entry(page, "lb wide", text);
 	}
 	fprintf(page->out,
 		"</div>\n<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"hits over time\">\n",
@@ -287,7 +287,7 @@ hits_over_time(const struct page *page)
 	axes(page, &bins);
 	curve(page, &bins, bins.infinite, "lc dash");
 	if (report->lru_blocks != 0) {
-		curve(page, &bins, bins.lru, "lb");
+		curve(page, &bins, bins.lru, "lb wide");
 	}
 	curve(page, &bins, bins.store, "la");
 	fputs("</svg>\n</section>\n", page->out);

@@ -98,7 +98,7 @@ fake_drop(struct fake_block **at)
 	fake.blocks_count--;
 }
 
-static void
+HR_UNUSED static void
 fake_reset(void)
 {
 	while (fake.blocks_count > 0) {
