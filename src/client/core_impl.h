@@ -344,11 +344,11 @@ bool peer_down(const struct peer *peer); /* requests would fail at once */
 void peer_fail(struct peer *peer, int rc, const char *why);
 void peer_close(struct peer *peer);	  /* for good; frees nothing */
 bool peer_quiet(const struct peer *peer); /* no callback is outstanding */
-struct request *request_create(struct peer *peer, enum request_kind kind, uint8_t op);
-void request_free(struct request *req);
-int request_slot_take(struct peer *peer, struct request *req);
-void request_queue(struct request *req);
-int request_iov_add(struct request *req, void *base, size_t len);
+struct request *req_create(struct peer *peer, enum request_kind kind, uint8_t op);
+void req_free(struct request *req);
+int req_slot_take(struct peer *peer, struct request *req);
+void req_queue(struct request *req);
+int req_iov_add(struct request *req, void *base, size_t len);
 void peer_note(struct peer *peer, uint8_t op, struct core_space *space, struct wire_buf *items,
 	       uint32_t items_count);
 /* The space's number on this connection; false: not open (it is being opened, or *ret_refused tells why not). */

@@ -673,7 +673,7 @@ piece_add(struct request *req)
 static int
 slice_to_request(void *arg, uint8_t *base, size_t len)
 {
-	return request_iov_add(arg, base, len);
+	return req_iov_add(arg, base, len);
 }
 
 struct staging_copy {
@@ -990,16 +990,16 @@ ops_request_build(struct peer *peer, struct group *group, bool *ret_blocked)
 {
 	struct core_batch *batch = group->batch;
 	struct core *core = peer->core;
-	struct request *req = request_create(peer, REQUEST_ITEMS, group->op);
+	struct request *req = req_create(peer, REQUEST_ITEMS, group->op);
 	int rc;
 
 	if (req == NULL) {
 		ops_group_fail(core, group, HR_REASON_BUSY);
 		return NULL;
 	}
-	if (request_slot_take(peer, req) != 0) {
+	if (req_slot_take(peer, req) != 0) {
 		*ret_blocked = true;
-		request_free(req);
+		req_free(req);
 		return NULL;
 	}
 	req->batch = batch;
@@ -1019,7 +1019,7 @@ ops_request_build(struct peer *peer, struct group *group, bool *ret_blocked)
 	}
 	if (rc != 0) {
 		ops_request_fail(core, req, HR_REASON_BUSY);
-		request_free(req);
+		req_free(req);
 		ops_group_fail(core, group, HR_REASON_BUSY);
 		return NULL;
 	}
@@ -1031,7 +1031,7 @@ ops_request_build(struct peer *peer, struct group *group, bool *ret_blocked)
 		list_add_tail(&batch->groups, &group->batch_link);
 	}
 	if (req->pieces_count == 0) {
-		request_free(req);
+		req_free(req);
 		*ret_blocked = group != NULL;
 		return NULL;
 	}

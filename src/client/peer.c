@@ -21,7 +21,7 @@ static void peer_closed(struct peer *peer);
 /* -- requests ------------------------------------------------------------------------------------------------------------------ */
 
 struct request *
-request_create(struct peer *peer, enum request_kind kind, uint8_t op)
+req_create(struct peer *peer, enum request_kind kind, uint8_t op)
 {
 	struct request *req = calloc(1, sizeof(*req));
 
@@ -41,7 +41,7 @@ request_create(struct peer *peer, enum request_kind kind, uint8_t op)
 }
 
 void
-request_free(struct request *req)
+req_free(struct request *req)
 {
 	struct peer *peer = req->peer;
 
@@ -69,7 +69,7 @@ request_free(struct request *req)
 
 /* The last slot stands for "no answer wanted". */
 int
-request_slot_take(struct peer *peer, struct request *req)
+req_slot_take(struct peer *peer, struct request *req)
 {
 	uint32_t max = CORE_REQUESTS_MAX - 1;
 
@@ -95,13 +95,13 @@ request_slot_take(struct peer *peer, struct request *req)
 }
 
 void
-request_queue(struct request *req)
+req_queue(struct request *req)
 {
 	list_add_tail(&req->peer->queue, &req->link);
 }
 
 int
-request_iov_add(struct request *req, void *base, size_t len)
+req_iov_add(struct request *req, void *base, size_t len)
 {
 	if (len == 0) {
 		return 0;
@@ -133,7 +133,7 @@ peer_note(struct peer *peer, uint8_t op, struct core_space *space, struct wire_b
 		wire_buf_free(items);
 		return;
 	}
-	req = request_create(peer, REQUEST_NOTE, op);
+	req = req_create(peer, REQUEST_NOTE, op);
 	if (req == NULL) {
 		wire_buf_free(items);
 		return;
@@ -143,7 +143,7 @@ peer_note(struct peer *peer, uint8_t op, struct core_space *space, struct wire_b
 	req->items = *items;
 	req->items_count = items_count;
 	*items = (struct wire_buf){ 0 };
-	request_queue(req);
+	req_queue(req);
 }
 
 static uint32_t
@@ -233,7 +233,7 @@ request_zero_rest(struct request *req)
 	while (left > 0) {
 		size_t n = HR_MIN(left, sizeof(zeros));
 
-		if (request_iov_add(req, (void *)(uintptr_t)zeros, n) != 0) {
+		if (req_iov_add(req, (void *)(uintptr_t)zeros, n) != 0) {
 			return -ENOMEM;
 		}
 		left -= n;
@@ -268,7 +268,7 @@ request_detach(struct request *req)
 	struct peer *peer = req->peer;
 
 	if (req->tx == REQUEST_QUEUED) {
-		request_free(req);
+		req_free(req);
 		return;
 	}
 	if (peer->rx.req == req) {
@@ -468,7 +468,7 @@ tx_advance(struct peer *peer)
 		req->tx = REQUEST_SENT;
 		request_unhold(req);
 		if (req->answered || req->slot == UINT32_MAX) {
-			request_free(req);
+			req_free(req);
 		}
 	}
 }
@@ -800,7 +800,7 @@ frame_end(struct peer *peer)
 	}
 	req->answered = true;
 	if (req->tx == REQUEST_SENT) {
-		request_free(req);
+		req_free(req);
 	}
 	if (peer->draining && peer->slots_used == 0) {
 		peer_fail(peer, -HR_EDOWN, "the node drains");
@@ -1041,10 +1041,10 @@ peer_space_number(struct peer *peer, struct core_space *space, uint32_t *ret_num
 		*ret_refused = ops_reason_of_status(row->status);
 		return false;
 	}
-	req = request_create(peer, REQUEST_SPACE, WIRE_SPACE);
-	if (req == NULL || request_slot_take(peer, req) != 0) {
+	req = req_create(peer, REQUEST_SPACE, WIRE_SPACE);
+	if (req == NULL || req_slot_take(peer, req) != 0) {
 		if (req != NULL) {
-			request_free(req);
+			req_free(req);
 			return false; /* an answer frees a slot */
 		}
 		*ret_refused = HR_REASON_BUSY;
@@ -1057,7 +1057,7 @@ peer_space_number(struct peer *peer, struct core_space *space, uint32_t *ret_num
 	req->items_count = 1;
 	req->space = space;
 	row->state = SPACE_OPENING;
-	request_queue(req);
+	req_queue(req);
 	return false;
 }
 
@@ -1123,13 +1123,13 @@ calls_start(struct peer *peer)
 			}
 			continue;
 		}
-		req = request_create(peer, REQUEST_CALL, call->op);
+		req = req_create(peer, REQUEST_CALL, call->op);
 		if (req == NULL) {
 			core_call_end(peer->core, call, -ENOMEM);
 			continue;
 		}
-		if (request_slot_take(peer, req) != 0) {
-			request_free(req);
+		if (req_slot_take(peer, req) != 0) {
+			req_free(req);
 			return;
 		}
 		list_del(&call->link);
@@ -1140,7 +1140,7 @@ calls_start(struct peer *peer)
 		call->items = (struct wire_buf){ 0 };
 		req->items_count = req->items.len > 0 ? 1 : 0;
 		req->deadline_at_us = io_now_us(peer->core->io) + call->deadline_us;
-		request_queue(req);
+		req_queue(req);
 	}
 }
 
@@ -1243,12 +1243,12 @@ auth_send(struct peer *peer, const struct wire_server_hello *hello)
 		return -HR_EAUTH;
 	}
 	first = peer->rx.req;
-	req = request_create(peer, REQUEST_AUTH, WIRE_AUTH);
+	req = req_create(peer, REQUEST_AUTH, WIRE_AUTH);
 	text = malloc(len + first->items.len);
-	if (req == NULL || text == NULL || request_slot_take(peer, req) != 0) {
+	if (req == NULL || text == NULL || req_slot_take(peer, req) != 0) {
 		free(text);
 		if (req != NULL) {
-			request_free(req);
+			req_free(req);
 		}
 		return -ENOMEM;
 	}
@@ -1260,14 +1260,14 @@ auth_send(struct peer *peer, const struct wire_server_hello *hello)
 		   len + first->items.len, proof, &proof_len);
 	free(text);
 	if (wire_buf_reserve(&req->items, proof_len) != 0) {
-		request_free(req);
+		req_free(req);
 		return -ENOMEM;
 	}
 	memcpy(req->items.bytes, proof, proof_len);
 	req->items.len = proof_len;
 	req->items_count = 1;
 	peer->state = PEER_AUTH;
-	request_queue(req);
+	req_queue(req);
 	return 0;
 }
 
@@ -1364,11 +1364,11 @@ hello_send(struct peer *peer)
 		.tenant = core->options.tenant,
 		.tenant_len = (uint16_t)strlen(core->options.tenant),
 	};
-	struct request *req = request_create(peer, REQUEST_HELLO, WIRE_HELLO);
+	struct request *req = req_create(peer, REQUEST_HELLO, WIRE_HELLO);
 
-	if (req == NULL || request_slot_take(peer, req) != 0) {
+	if (req == NULL || req_slot_take(peer, req) != 0) {
 		if (req != NULL) {
-			request_free(req);
+			req_free(req);
 		}
 		peer_fail(peer, -ENOMEM, "no memory");
 		return;
@@ -1379,7 +1379,7 @@ hello_send(struct peer *peer)
 	memcpy(hello.nonce, peer->nonce, 16);
 	wire_client_hello_encode(&req->items, &hello);
 	req->items_count = 1;
-	request_queue(req);
+	req_queue(req);
 	rx_post(peer);
 	peer_pump(peer);
 }
@@ -1485,7 +1485,7 @@ requests_fail(struct peer *peer)
 		/* Nothing of it is in the kernel's hands any more. */
 		request_unhold(req);
 		if (req->slot == UINT32_MAX) {
-			request_free(req);
+			req_free(req);
 		} else {
 			list_del(&req->link);
 			req->tx = REQUEST_SENT;
@@ -1502,7 +1502,7 @@ requests_fail(struct peer *peer)
 		if (req->kind == REQUEST_ITEMS && req->batch != NULL) {
 			ops_request_fail(peer->core, req, HR_REASON_DOWN);
 		}
-		request_free(req);
+		req_free(req);
 	}
 }
 

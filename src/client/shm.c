@@ -138,11 +138,11 @@ region_send(struct peer *peer, uint32_t idx)
 {
 	struct region *region = &peer->core->regions[idx];
 	struct wire_region items = { .number = idx, .bytes = region->len };
-	struct request *req = request_create(peer, REQUEST_STAGING, WIRE_STAGING);
+	struct request *req = req_create(peer, REQUEST_STAGING, WIRE_STAGING);
 
-	if (req == NULL || request_slot_take(peer, req) != 0) {
+	if (req == NULL || req_slot_take(peer, req) != 0) {
 		if (req != NULL) {
-			request_free(req);
+			req_free(req);
 		}
 		return; /* values of this region go through the socket */
 	}
@@ -150,7 +150,7 @@ region_send(struct peer *peer, uint32_t idx)
 	req->items_count = 1;
 	req->fd = region->fd;
 	peer->regions_sent[idx] = true;
-	request_queue(req);
+	req_queue(req);
 }
 
 void

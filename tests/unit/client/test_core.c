@@ -1,9 +1,10 @@
 /* test_core.c - the client's core against a node that misbehaves, both in one thread on the simulated io. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#include <cmocka.h>
 
 #include "base/crc.h"
 #include "base/prng.h"

@@ -1,8 +1,9 @@
 /* test_url.c - URLs: what is understood, and that what is not is refused with a line that names it. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+
+#include <cmocka.h>
 
 #include "client/url.h"
 
