@@ -41,6 +41,12 @@ walk_read_done(void *arg, int64_t result)
 	struct unit_header h;
 	int rc;
 
+	if (result < 0 && !walk->retried && !walk->stop) {
+		walk->retried = true; /* An error that passes must not cost what lies behind. */
+		walk_read(walk, (uint32_t)walk->iov.iov_len);
+		return;
+	}
+	walk->retried = false;
 	if (result < 0) {
 		walk->damaged = true;
 		walk_end(walk, 0);

@@ -34,6 +34,7 @@ struct seg_walk {
 	struct iovec iov;
 	uint8_t *buf;
 	uint32_t buf_bytes;
+	bool retried;
 };
 
 /* -ENOMEM; otherwise done() runs later. */
