@@ -215,7 +215,7 @@ struct peer {
 	struct list_head queue;	    /* requests ready to go */
 	uint32_t notes_count;
 	struct list_head train; /* requests of the send under way */
-	bool tx_posted;
+	bool tx_posted, pumping;
 	struct iovec tx_iov[TX_IOV_MAX];
 	size_t tx_bytes;
 	struct rx rx;

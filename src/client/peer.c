@@ -219,14 +219,13 @@ static int
 request_zero_rest(struct request *req)
 {
 	uint64_t left = 0;
-	uint8_t *base;
-	size_t len;
 
-	while (request_next(req, &base, &len)) {
-		if (req->iov_at >= 2) {
-			left += len;
-		}
-		req->iov_at++;
+	for (unsigned i = req->iov_at < 2 ? 0 : req->iov_at - 2; i < req->iov_count; i++) {
+		left += req->iov[i].iov_len;
+	}
+	if (req->iov_at >= 2) {
+		left -= req->iov_at - 2 < req->iov_count ? req->iov_off : 0;
+		req->iov_at = 2;
 		req->iov_off = 0;
 	}
 	req->iov_count = 0;
@@ -238,8 +237,6 @@ request_zero_rest(struct request *req)
 		}
 		left -= n;
 	}
-	req->iov_at = 2;
-	req->iov_off = 0;
 	return 0;
 }
 
@@ -267,7 +264,8 @@ request_detach(struct request *req)
 {
 	struct peer *peer = req->peer;
 
-	if (req->tx == REQUEST_QUEUED) {
+	if (req->tx != REQUEST_SENT && !req->sliced && req->iov_at == 0 && req->iov_off == 0) {
+		request_unhold(req); /* nothing of it has gone out: it never was */
 		req_free(req);
 		return;
 	}
@@ -288,7 +286,7 @@ request_cancel_note(struct request *req)
 {
 	struct wire_buf items = { 0 };
 
-	if (req->tx == REQUEST_QUEUED || req->answered || req->slot == UINT32_MAX) {
+	if (req->answered || req->slot == UINT32_MAX || (req->iov_at == 0 && req->iov_off == 0)) {
 		return;
 	}
 	wire_u64_encode(&items, req->id);
@@ -487,35 +485,46 @@ tx_cb(void *arg, int64_t result)
 		peer_fail(peer, (int)result, "sending");
 		return;
 	}
+	peer->pumping = true;
 	tx_advance(peer);
+	peer->pumping = false;
 	peer_pump(peer);
 }
 
+static void
+train_fill(struct peer *peer)
+{
+	uint64_t bytes = 0;
+	unsigned iovs = 0;
+
+	shm_unborrows_send(peer);
+	while (bytes < TX_TRAIN_BYTES && iovs < TX_IOV_MAX / 2) {
+		struct request *req = next_request(peer);
+
+		if (req == NULL) {
+			break;
+		}
+		request_begin(req);
+		bytes += WIRE_HEADER_BYTES + req->items.len + req->payload_bytes;
+		iovs += 2 + req->iov_count;
+	}
+}
+
+/* What is decided on the way may ask for more to be sent: that is left to the call that is under way. */
 void
 peer_pump(struct peer *peer)
 {
-	if (peer->conn == NULL || peer->tx_posted || peer->state == PEER_CLOSING) {
+	if (peer->conn == NULL || peer->tx_posted || peer->pumping || peer->state == PEER_CLOSING) {
 		return;
 	}
+	peer->pumping = true;
 	if (list_empty(&peer->train)) {
-		uint64_t bytes = 0;
-		unsigned iovs = 0;
-
-		shm_unborrows_send(peer);
-		while (bytes < TX_TRAIN_BYTES && iovs < TX_IOV_MAX / 2) {
-			struct request *req = next_request(peer);
-
-			if (req == NULL) {
-				break;
-			}
-			request_begin(req);
-			bytes += WIRE_HEADER_BYTES + req->items.len + req->payload_bytes;
-			iovs += 2 + req->iov_count;
-		}
+		train_fill(peer);
 	}
-	if (!list_empty(&peer->train)) {
+	if (!list_empty(&peer->train) && peer->conn != NULL) {
 		tx_slice(peer);
 	}
+	peer->pumping = false;
 }
 
 /* -- in -------------------------------------------------------------------------------------------------------------------------- */

@@ -188,7 +188,8 @@ put(struct fake_conn *conn, const struct wire_header *header, struct wire_reader
 			one.reason = good ? HR_REASON_BUSY : HR_REASON_CORRUPT;
 		} else if (block != NULL && (item.flags & WIRE_PUT_REPLACE) == 0) {
 			one.flags = WIRE_PUT_DUPLICATE;
-			one.flags |= memcmp(block->bytes, payload, item.stored_bytes) != 0
+			one.flags |= block->len != item.stored_bytes ||
+					     memcmp(block->bytes, payload, item.stored_bytes) != 0
 					 ? WIRE_PUT_DIFFERS
 					 : 0;
 		} else {
