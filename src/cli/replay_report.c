@@ -169,10 +169,10 @@ tiers_json(const struct replay_report *report)
 	}
 	return json_pack("{s:{s:I,s:I,s:f},s:{s:I,s:I,s:f},s:{s:I},s:{s:I,s:f}}", "dram", "blocks",
 			 (json_int_t)counts->gets_dram, "bytes",
-			 (json_int_t)(counts->gets_dram * report->options->block_bytes),
+			 (json_int_t)counts->gets_dram * (json_int_t)report->options->block_bytes,
 			 "bytes_per_second", (double)counts->gets_dram * block / seconds, "flash",
 			 "blocks", (json_int_t)counts->gets_flash, "bytes",
-			 (json_int_t)(counts->gets_flash * report->options->block_bytes),
+			 (json_int_t)counts->gets_flash * (json_int_t)report->options->block_bytes,
 			 "bytes_per_second", (double)counts->gets_flash * block / seconds,
 			 "not_said", "blocks", (json_int_t)counts->gets_other, "put", "bytes",
 			 (json_int_t)counts->bytes_put, "bytes_per_second",

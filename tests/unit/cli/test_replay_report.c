@@ -115,7 +115,7 @@ json_has_what_scripts_read(void **state)
 	assert_true(number_at(object, "latency_us", "get", "p99") == 99);
 	assert_true(number_at(object, "latency_us", "put", "p99") == 0);
 	assert_true(number_at(object, "tiers", "dram", "bytes") == 40 * 65536);
-	assert_true(number_at(object, "tiers", "flash", "bytes_per_second") == 8 * 65536 / 2);
+	assert_true(number_at(object, "tiers", "flash", "bytes_per_second") == 4.0 * 65536);
 	assert_int_equal(trace_sim_lru(fix->trace, 0, 130, 500, NULL, &lru), 0);
 	assert_true(number_at(object, "compare", "lru", NULL) == (double)lru.prefix_hits);
 	assert_true(number_at(object, "compare", "lru_blocks", NULL) == 500);
