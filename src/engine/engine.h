@@ -34,25 +34,26 @@ struct engine;
 enum { ENGINE_LEASE_SHARE_PERCENT = 10 };
 
 struct engine_options {
-	uint64_t dram_bytes;	     /* arena of this shard: DRAM tier, PUTs under way, reads under way; 0 = 64 MiB */
+	uint64_t dram_bytes; /* arena of this shard: DRAM tier, PUTs under way, reads under way; 0 = 64 MiB */
 	enum log_sync sync;
-	uint32_t linger_us;	     /* 0 = the log's default */
-	const char *policy;	     /* NULL = "lru" */
-	uint32_t reads_max;	     /* flash reads under way; 0 = 128 */
-	uint32_t reads_queued_max;   /* gets that wait for one of them; beyond it they are busy; 0 = 4,096 */
-	uint32_t puts_max;	     /* PUTs begun and not answered; 0 = 4,096 */
-	uint32_t wa_limit_permille;  /* all bytes written / payload; 0 = 1,170 */
-	size_t reason_bytes;	     /* 0 = 1 MiB */
-	uint64_t seed;		     /* 0 = from the io */
+	uint32_t linger_us;	   /* 0 = the log's default */
+	const char *policy;	   /* NULL = "lru" */
+	uint32_t reads_max;	   /* flash reads under way; 0 = 128 */
+	uint32_t reads_queued_max; /* gets that wait for one of them; beyond it they are busy; 0 = 4,096 */
+	uint32_t puts_max;	   /* PUTs begun and not answered; 0 = 4,096 */
+	uint32_t wa_limit_permille;	      /* all bytes written / payload; 0 = 1,170 */
+	size_t reason_bytes;		      /* 0 = 1 MiB */
+	uint64_t seed;			      /* 0 = from the io */
 	void (*on_failed)(void *arg, int rc); /* the device failed a write or keeps failing; once */
 	void *on_failed_arg;
 };
 
 /* `device` is open and stays the caller's; `slice` is copied. */
-int engine_create(struct io *io, struct io_device *device, const struct superblock *slice, const struct engine_options *options,
-		  struct engine **ret_engine);
+int engine_create(struct io *io, struct io_device *device, const struct superblock *slice,
+		  const struct engine_options *options, struct engine **ret_engine);
 /* Loads the space table (blocking) and starts recovery; ready(arg, rc, result) when the shard may serve. */
-int engine_start(struct engine *engine, void (*ready)(void *arg, int rc, const struct recover_result *result), void *arg,
+int engine_start(struct engine *engine,
+		 void (*ready)(void *arg, int rc, const struct recover_result *result), void *arg,
 		 char detail[DETAIL_BYTES]);
 /* Finishes what is under way: refuses new work, writes open units, makes them stable (unless failed), then cb. */
 void engine_stop(struct engine *engine, void (*cb)(void *arg), void *arg);
@@ -67,12 +68,12 @@ uint64_t engine_capacity_bytes(const struct engine *engine); /* of values */
 
 /* -- spaces ---------------------------------------------------------------------------------------------------------------- */
 typedef void (*engine_space_cb)(void *arg, int rc, struct space_row *row);
-void engine_space_open(struct engine *engine, const uint8_t tenant[16], const uint8_t digest[32], const char *label, engine_space_cb cb,
-		       void *arg);
+void engine_space_open(struct engine *engine, const uint8_t tenant[16], const uint8_t digest[32],
+		       const char *label, engine_space_cb cb, void *arg);
 /* Gone at once for every caller; cb when that is durable. */
 void engine_space_drop(struct engine *engine, struct space_row *row, engine_space_cb cb, void *arg);
-void engine_space_set(struct engine *engine, struct space_row *row, uint64_t quota_bytes, uint64_t pin_budget_bytes, engine_space_cb cb,
-		      void *arg);
+void engine_space_set(struct engine *engine, struct space_row *row, uint64_t quota_bytes,
+		      uint64_t pin_budget_bytes, engine_space_cb cb, void *arg);
 struct space_row *engine_space_next(struct engine *engine, uint32_t *cursor);
 /* NULL: no such row. Rows are trimmed at the start only, before the shard serves. */
 struct space_row *engine_space_by_number(struct engine *engine, uint32_t number);
@@ -82,7 +83,9 @@ uint32_t engine_tenant_number(struct engine *engine, const uint8_t tenant[16]);
 /* -- owners: who holds leases (a connection) -------------------------------------------------------------------------------- */
 struct engine_owner;
 int engine_owner_create(struct engine *engine, uint32_t tenant, struct engine_owner **ret_owner);
-void engine_owner_destroy(struct engine *engine, struct engine_owner *owner); /* ends its leases and drops its unfinished parts */
+void
+engine_owner_destroy(struct engine *engine,
+		     struct engine_owner *owner); /* ends its leases and drops its unfinished parts */
 
 /* -- PUT --------------------------------------------------------------------------------------------------------------------- */
 struct engine_put; /* one part under way */
@@ -104,7 +107,7 @@ struct engine_put_args {
 	uint32_t cost_hint_us;
 	uint8_t class_hint;
 	bool replace, pinned;
-	uint8_t ack; /* HR_ACK_RAM or HR_ACK_STABLE */
+	uint8_t ack;	      /* HR_ACK_RAM or HR_ACK_STABLE */
 	const uint32_t *crcs; /* of the writer; copied */
 	uint32_t crcs_count;
 };
@@ -118,7 +121,8 @@ struct engine_put_result {
 typedef void (*engine_put_cb)(void *arg, const struct engine_put_result *result);
 
 /* Finds memory for the value. HR_REASON_NONE and *ret_put, or why not: BUSY, QUOTA. HR_REASON_SIZE: the part's geometry is wrong. A put begun reserves nothing but memory. */
-enum hr_reason engine_put_begin(struct engine *engine, const struct engine_put_args *args, struct engine_put **ret_put);
+enum hr_reason engine_put_begin(struct engine *engine, const struct engine_put_args *args,
+				struct engine_put **ret_put);
 /* Where the value's bytes go: sum = stored_bytes. */
 const struct iovec *engine_put_iov(const struct engine_put *put, unsigned *ret_count);
 /* All bytes are there. Verifies them, appends, publishes (visible before cb for RAM), answers at the ack level. The put is the engine's from now on. */
@@ -139,10 +143,11 @@ struct engine_get {
 	/* out */
 	uint8_t status, reason;
 	bool from_flash;
-	uint64_t len_block;	   /* real length, also with HR_REASON_SIZE */
+	uint64_t len_block; /* real length, also with HR_REASON_SIZE */
 	uint64_t birth;
 	uint64_t expiry_ms;
-	struct cache_entry *entry; /* with OK: one reference, ended with engine_get_done(); buf holds the whole part; crcs are the writer's */
+	struct cache_entry *
+	    entry; /* with OK: one reference, ended with engine_get_done(); buf holds the whole part; crcs are the writer's */
 	/* private */
 	struct list_head link;
 	bool queued, joined;
@@ -155,7 +160,8 @@ bool engine_get(struct engine *engine, struct engine_get *get);
 void engine_get_cancel(struct engine *engine, struct engine_get *get);
 void engine_get_done(struct engine *engine, struct engine_get *get); /* gives the reference back */
 /* A client found other bytes than `entry`'s CRCs say: checks DRAM's copy and drops it when it is bad. */
-void engine_suspect(struct engine *engine, struct space_row *space, const uint8_t id[16], uint16_t part);
+void
+engine_suspect(struct engine *engine, struct space_row *space, const uint8_t id[16], uint16_t part);
 
 /* -- EXISTS, TOUCH, DELETE, PREFETCH, leases ------------------------------------------------------------------------------------ */
 struct engine_exists_result {
@@ -164,13 +170,15 @@ struct engine_exists_result {
 	uint64_t block_bytes;
 };
 /* lease_ms 0: none. A lease is the owner's; the same block again renews it. */
-void engine_exists(struct engine *engine, struct space_row *space, const uint8_t id[16], uint32_t lease_ms, struct engine_owner *owner,
-		   struct engine_exists_result *ret);
-void engine_release(struct engine *engine, struct space_row *space, const uint8_t id[16], struct engine_owner *owner);
-uint8_t engine_touch(struct engine *engine, struct space_row *space, const uint8_t id[16]); /* reason; NONE = present */
+void engine_exists(struct engine *engine, struct space_row *space, const uint8_t id[16],
+		   uint32_t lease_ms, struct engine_owner *owner, struct engine_exists_result *ret);
+void engine_release(struct engine *engine, struct space_row *space, const uint8_t id[16],
+		    struct engine_owner *owner);
+uint8_t engine_touch(struct engine *engine, struct space_row *space,
+		     const uint8_t id[16]); /* reason; NONE = present */
 /* cb(arg, reason): NONE = it was there. Gone for every caller at once; cb when the tombstone has reached `ack`. BUSY: the log is full, nothing was deleted. */
-void engine_delete(struct engine *engine, struct space_row *space, const uint8_t id[16], uint8_t ack, void (*cb)(void *arg, uint8_t reason),
-		   void *arg);
+void engine_delete(struct engine *engine, struct space_row *space, const uint8_t id[16],
+		   uint8_t ack, void (*cb)(void *arg, uint8_t reason), void *arg);
 /* Starts reading the block's parts into DRAM; nobody is told. Returns the reason as engine_touch(). */
 uint8_t engine_prefetch(struct engine *engine, struct space_row *space, const uint8_t id[16]);
 
@@ -183,25 +191,28 @@ struct engine_list_entry {
 	const uint8_t *key; /* borrowed, until the callback returns */
 };
 /* Live blocks of a space, segment by segment. cursor 0 = start; next cursor 0 = end. One page holds the blocks of at least one segment's part: at most `max`. */
-typedef void (*engine_list_cb)(void *arg, int rc, uint64_t cursor_next, const struct engine_list_entry *entries, uint32_t count);
-void engine_list(struct engine *engine, struct space_row *space, uint64_t cursor, uint32_t max, engine_list_cb cb, void *arg);
+typedef void (*engine_list_cb)(void *arg, int rc, uint64_t cursor_next,
+			       const struct engine_list_entry *entries, uint32_t count);
+void engine_list(struct engine *engine, struct space_row *space, uint64_t cursor, uint32_t max,
+		 engine_list_cb cb, void *arg);
 
 /* -- what goes on ------------------------------------------------------------------------------------------------------------- */
 struct engine_stat {
 	uint64_t blocks, records, bytes_live, bytes_capacity;
 	uint64_t index_bytes, policy_bytes, reason_bytes, reason_entries;
 	uint64_t arena_bytes_used, arena_bytes_max;
-	uint64_t gets, get_hits_dram, get_hits_flash, get_misses[HR_REASON_COUNT], flash_reads, flash_read_bytes, reads_shared, crc_failures, check_mismatches,
-		read_errors;
-	uint64_t puts, put_duplicates, put_differs, put_refused[HR_REASON_COUNT], puts_lost, replaces;
+	uint64_t gets, get_hits_dram, get_hits_flash, get_misses[HR_REASON_COUNT], flash_reads,
+	    flash_read_bytes, reads_shared, crc_failures, check_mismatches, read_errors;
+	uint64_t puts, put_duplicates, put_differs, put_refused[HR_REASON_COUNT], puts_lost,
+	    replaces;
 	uint64_t deletes, exists_items, touches, prefetches, expired;
-	uint64_t reclaims, reclaim_survivor_records, reclaim_survivor_bytes, reclaim_evicted_blocks, reclaim_skipped_leased, reclaim_carried_leased,
-		reclaim_corrupt;
+	uint64_t reclaims, reclaim_survivor_records, reclaim_survivor_bytes, reclaim_evicted_blocks,
+	    reclaim_skipped_leased, reclaim_carried_leased, reclaim_corrupt;
 	uint64_t leases_now, lease_bytes_now, leases_refused;
 	uint64_t reads_now, reads_queued_now, reads_queued_high, reads_refused;
 	uint64_t puts_now, puts_high;
 	uint64_t multipart_now;
-	uint64_t payload_bytes;	      /* accepted values rounded up to a page: what write amplification divides by */
+	uint64_t payload_bytes; /* accepted values rounded up to a page: what write amplification divides by */
 	uint64_t bytes_written_total; /* everything written to the device but preparation */
 	struct cache_counters cache;
 	struct log_counters log;

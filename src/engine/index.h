@@ -86,9 +86,8 @@ void index_births_end(struct index *index);
 bool index_sweep(struct index *index, uint32_t *cursor,
 		 bool (*visit)(void *arg, const struct index_entry *entry), void *arg);
 /* Sets each recency of one sub-table to map(entry): a policy's ageing (evict.h), and recovery. Cursor as in index_sweep(). */
-bool
-index_sweep_recency(struct index *index, uint32_t *cursor,
-		    uint16_t (*map)(void *arg, const struct index_entry *entry), void *arg);
+bool index_sweep_recency(struct index *index, uint32_t *cursor,
+			 uint16_t (*map)(void *arg, const struct index_entry *entry), void *arg);
 /* Asserts the invariants; for tests. */
 void index_check(const struct index *index);
 

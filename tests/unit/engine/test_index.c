@@ -43,10 +43,7 @@ test_fields(void **state)
 		  .check = 1,
 		  .recency = 1,
 		  .flags = INDEX_FLAG_TTL },
-		{ .place = UINT32_MAX,
-		  .bytes = 65536,
-		  .recency = 0x8000,
-		  .flags = INDEX_FLAG_PINNED },
+		{ .place = UINT32_MAX, .bytes = 65536, .recency = 0x8000, .flags = INDEX_FLAG_PINNED },
 	};
 	struct index *index;
 	struct index_entry entry;
@@ -91,8 +88,7 @@ test_key(void **state)
 	assert_true(index_key_make(a, 1, 1, other, 0).hash != hash);
 	assert_true(index_key_make(b, 1, 1, id, 0).hash != hash);
 	assert_int_equal(index_key_make(a, 1, 1, id, 0).subtable, hash >> 54);
-	assert_int_equal(index_key_make(a, 1, 1, id, 0).tag,
-			 hash >> 18 & ((UINT64_C(1) << 36) - 1));
+	assert_int_equal(index_key_make(a, 1, 1, id, 0).tag, hash >> 18 & ((UINT64_C(1) << 36) - 1));
 	index_destroy(a);
 	index_destroy(b);
 }
