@@ -43,6 +43,8 @@ struct node_options {
 int
 node_start(const struct node_options *options, struct node **ret_node, char detail[DETAIL_BYTES]);
 bool node_ready(struct node *node); /* every shard that is not failed serves */
+/* The same, with one line that says why not, or what is amiss though it is. */
+bool node_health(struct node *node, char why[DETAIL_BYTES]);
 int node_wait_ready(struct node *node, uint32_t timeout_ms); /* 0 or -ETIMEDOUT */
 const char *node_address(const struct node *node, uint32_t listen_idx);
 /* Drains (at most drain_ms), makes everything stable, stops the threads, closes the devices, frees. */

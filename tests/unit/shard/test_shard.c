@@ -817,6 +817,7 @@ test_engine_remove(void **state)
 {
 	struct shard_rig sr;
 	struct peer peer;
+	struct frame frame;
 	struct wire_buf items = { 0 };
 	struct rig_wait w = { 0 };
 
@@ -841,7 +842,9 @@ test_engine_remove(void **state)
 	peer_close(&peer);
 	/* The next HELLO finds no shard. */
 	peer_connect(&peer, &sr, true);
-	peer_hello_shard(&peer, (const uint8_t[16]){ 0 }, &(struct frame){ 0 });
+	peer_hello_shard(&peer, (const uint8_t[16]){ 0 }, &frame);
+	assert_int_equal(frame.header.status, WIRE_WRONG_SHARD);
+	frame_free(&frame);
 	peer_close(&peer);
 	assert_int_equal(shard_rig_stat(&sr).conns_refused, 1);
 	w.done = false;
