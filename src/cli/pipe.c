@@ -2,13 +2,42 @@
 #include "cli/pipe.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "cli/progress.h"
 
 enum { AGAIN_US_MIN = 1000, AGAIN_US_MAX = 64000, REAP_MAX = 64, FULL_PAUSE_MS = 1 };
+
+/* Memory that a node on this host can map itself, so that the values of PUTs need no copy through a staging area; over TCP
+ * it is memory like any other. What cannot be had is done without: registering is never needed for correctness. */
+static int
+map_memory(struct pipe *pipe)
+{
+	int fd = memfd_create("headrace values", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int flags = fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+
+	if (fd >= 0 && (ftruncate(fd, (off_t)pipe->memory_bytes) != 0 ||
+			fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)) {
+		close(fd);
+		fd = -1;
+		flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	}
+	pipe->memory =
+	    mmap(NULL, pipe->memory_bytes, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, 0);
+	if (pipe->memory == MAP_FAILED) {
+		pipe->memory = NULL;
+	} else if (fd >= 0) {
+		(void)hr_register(pipe->client, pipe->memory, pipe->memory_bytes, fd);
+	}
+	if (fd >= 0) {
+		close(fd);
+	}
+	return pipe->memory == NULL ? -ENOMEM : 0;
+}
 
 int
 pipe_init(struct pipe *pipe, struct hr_client *client, unsigned slots_count, uint32_t items_max,
@@ -29,10 +58,7 @@ pipe_init(struct pipe *pipe, struct hr_client *client, unsigned slots_count, uin
 	}
 	if (value_bytes != 0) {
 		pipe->memory_bytes = stride * items_max * slots_count;
-		pipe->memory = mmap(NULL, pipe->memory_bytes, PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (pipe->memory == MAP_FAILED) {
-			pipe->memory = NULL;
+		if (map_memory(pipe) != 0) {
 			pipe_fini(pipe);
 			return -ENOMEM;
 		}

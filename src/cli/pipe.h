@@ -3,7 +3,7 @@
  * What:       slots with items, iovecs and buffers. A job fills free slots, is told of each completion, and may ask for
  *             items to be sent again (a store that was busy), after a pause that doubles from 1 ms to 64 ms.
  * Threads:    a pipe and its handle belong to one thread; nobody else reaps on that handle.
- * Ownership:  the handle is borrowed. pipe_fini() only when no job runs.
+ * Ownership:  the handle is borrowed. pipe_fini() only when no job runs, and after hr_close(): the handle knows of the buffers.
  * Errors:     0 or the negative error of hr_submit(), hr_reap() or poll(). Whatever happens, pipe_run() returns only when
  *             nothing is under way: the buffers are the caller's again.
  * Tests:      tests/unit/cli/test_replay.c

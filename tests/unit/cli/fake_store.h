@@ -157,6 +157,15 @@ hr_client_detail(struct hr_client *client, char *buf, size_t buf_bytes)
 }
 
 int
+hr_register(struct hr_client *client, void *base, size_t len, int fd)
+{
+	(void)client;
+	(void)base;
+	(void)len;
+	return fd < 0 ? -EINVAL : 0;
+}
+
+int
 hr_stat_json(struct hr_client *client, uint32_t timeout_ms, char **ret_json)
 {
 	(void)client;
