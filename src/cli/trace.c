@@ -198,3 +198,33 @@ trace_write(const struct trace *trace, const char *path, char *detail)
 	}
 	return rc;
 }
+
+void
+trace_check(const struct trace *trace)
+{
+	uint64_t refs = 0;
+	size_t nodes = 1;
+
+	for (size_t n = 1; n < trace->nodes_count; n++) {
+		uint32_t parent = trace->parent[n];
+
+		HR_ASSERTF(parent < n, "T1 node=%zu parent=%u", n, parent);
+		HR_ASSERTF(trace->depth[n] == trace->depth[parent] + 1, "T2 node=%zu", n);
+		HR_ASSERTF(parent == 0 || trace->node_model[parent] == trace->node_model[n],
+			   "T4 node=%zu", n);
+	}
+	for (size_t i = 0; i < trace->requests_count; i++) {
+		const struct trace_request *request = &trace->requests[i];
+
+		HR_ASSERTF(request->hit_node < nodes, "T3 request=%zu", i);
+		HR_ASSERTF(request->hit_node == 0 ||
+			       trace->node_model[request->hit_node] == request->model,
+			   "T4 request=%zu", i);
+		HR_ASSERT(request->new_count == 0 || request->first_new == nodes);
+		HR_ASSERT(request->blocks_count ==
+			  trace->depth[request->hit_node] + request->new_count);
+		nodes += request->new_count;
+		refs += request->blocks_count;
+	}
+	HR_ASSERT(nodes == trace->nodes_count && refs == trace->refs_count);
+}

@@ -82,4 +82,7 @@ trace_unique_count(const struct trace *trace)
 /* Writes it as .kvt. detail (TRACE_DETAIL_BYTES) names what failed. */
 int trace_write(const struct trace *trace, const char *path, char *detail);
 
+/* T1 … T4, by assertion; for tests and fuzzers. */
+void trace_check(const struct trace *trace);
+
 #endif

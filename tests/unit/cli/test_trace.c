@@ -45,6 +45,7 @@ paths_follow_the_tree(void **state)
 	uint32_t nodes[8];
 
 	(void)state;
+	trace_check(trace);
 	assert_int_equal(trace->refs_count, 12);
 	assert_int_equal(trace_unique_count(trace), 6);
 	assert_int_equal(trace->blocks_count_max, 4);

@@ -39,6 +39,7 @@ statistics_are_those_published(void **state)
 
 			assert_int_equal(trace_generate(w->kind, seed, count, &trace), 0);
 			assert_int_equal(trace_sim_infinite(trace, 0, count, NULL, &result), 0);
+			trace_check(trace);
 			ratio = (double)result.prefix_hits / (double)result.refs_count;
 			blocks = (double)result.refs_count / (double)count;
 			print_message("# kind %d seed %d: ratio %.3f blocks %.1f unique %d ms %d\n",

@@ -37,6 +37,7 @@ read_text(const char *text, uint64_t requests_max)
 	if (rc != 0) {
 		fail_msg("%s", g_detail);
 	}
+	trace_check(trace);
 	return trace;
 }
 
