@@ -55,6 +55,7 @@ demo: ensure
 bench: deps
 	@$(MAKE) --no-print-directory build
 	@bench/run.py
+	@$(BUILD)/bench_index_memory
 
 # Into a build of its own, so that its prefix does not make everybody's build start again.
 install:

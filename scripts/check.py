@@ -27,7 +27,7 @@ LOGS = BUILD / "check"
 STAGE_SECONDS_MAX = {"fast": 110, "full": 900, "traces": 6 * 3600}
 
 # Programs with threads of their own, or rings between them, under ThreadSanitizer.
-THREADED = ("ring", "log", "node", "client", "io_", "pread", "blocking", "server")
+THREADED = ("base_ring", "base_log", "base_metric", "node", "client", "io_", "pread", "blocking", "server")
 
 
 class Totals:

@@ -253,6 +253,7 @@ engine_fail(struct engine *engine, int rc)
 	}
 	engine->failed = rc;
 	puts_fail_all(engine);
+	reclaim_retry(engine);
 	if (engine->options.on_failed != NULL) {
 		engine->options.on_failed(engine->options.on_failed_arg, rc);
 	}
@@ -287,12 +288,20 @@ on_quiet(void *arg)
 }
 
 static void
+on_log_quiet(void *arg)
+{
+	struct engine *engine = arg;
+
+	space_table_quiesce(engine->spaces, on_quiet, engine);
+}
+
+static void
 on_stop_flushed(void *arg, int rc)
 {
 	struct engine *engine = arg;
 
 	(void)rc;
-	log_quiesce(engine->log, on_quiet, engine);
+	log_quiesce(engine->log, on_log_quiet, engine);
 }
 
 void
@@ -306,6 +315,7 @@ engine_stop(struct engine *engine, void (*cb)(void *arg), void *arg)
 	engine->async_now++;
 	io_timer_cancel(engine->io, &engine->housekeeping);
 	puts_fail_all(engine);
+	reclaim_retry(engine);
 	reads_fail_all(engine, HR_REASON_DOWN);
 	log_flush(engine->log, on_stop_flushed, engine);
 }

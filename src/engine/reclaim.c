@@ -109,6 +109,13 @@ budget_pages(struct engine *engine)
 
 /* ---- the end of a victim ---- */
 
+/* The engine stops or has failed: what is not copied stays where it is. */
+static bool
+gives_up(const struct engine *engine)
+{
+	return engine->failed != 0 || engine->state != ENGINE_READY;
+}
+
 static void
 on_freed(void *arg, int rc)
 {
@@ -137,7 +144,7 @@ victim_finish(struct reclaim *r)
 		return;
 	}
 	carries_free(r);
-	if (engine->failed != 0) {
+	if (gives_up(engine)) {
 		r->running = false;
 		engine_async_end(engine);
 		return;
@@ -251,7 +258,7 @@ carry_append(struct carry *c)
 	struct pending *p;
 	struct found found;
 
-	if (engine->failed != 0) {
+	if (gives_up(engine)) {
 		return true;
 	}
 	if (value && !record_at(engine, c->desc.space_number, c->desc.space_generation, c->desc.id,
@@ -388,6 +395,9 @@ carry_start(struct carry *c)
 	struct index_key part_key;
 	struct found found;
 
+	if (gives_up(engine)) {
+		return true;
+	}
 	if (c->desc.kind != DESC_VALUE) {
 		r->inflight++;
 		carry_try(c);

@@ -341,6 +341,9 @@ pending_stable(struct log_record *rec, int rc)
 	struct pending *p = container_of(rec, struct pending, rec);
 
 	HR_ASSERT(p->on_flash); /* `written` came before, also when it failed. */
+	if (rc != 0) {
+		engine_fail(p->engine, rc);
+	}
 	if (p->on_stable != NULL) {
 		p->on_stable(p, rc);
 	}
@@ -409,11 +412,18 @@ pending_destroy(struct pending *p)
 int
 pending_append(struct pending *p)
 {
+	int rc;
+
 	if (p->entry != NULL) {
 		p->rec.iov = p->entry->buf.iov;
 		p->rec.iov_count = p->entry->buf.iov_count;
 	}
-	return log_append(p->engine->log, p->class, &p->rec);
+	rc = log_append(p->engine->log, p->class, &p->rec);
+	if (rc == -EIO) {
+		engine_fail(p->engine,
+			    rc); /* Something that no record waited for has failed: a sync, a footer. */
+	}
+	return rc;
 }
 
 /* ---- Tombstones ---- */

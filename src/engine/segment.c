@@ -338,8 +338,9 @@ unit_lay_out(struct seglog *log, struct unit *unit)
 		d->value_off = d->stored_bytes > 0 ? value_off : 0;
 		value_off += pages_bytes(d->stored_bytes);
 		at += desc_encode(d, unit->header + at);
-		memcpy(&unit->iov[iovs], record->iov, record->iov_count * sizeof(struct iovec));
-		iovs += record->iov_count;
+		for (unsigned i = 0; i < record->iov_count; i++) {
+			unit->iov[iovs++] = record->iov[i];
+		}
 	}
 	HR_ASSERTF(at == UNIT_HEADER_BYTES + unit->descs_bytes, "at=%u descs_bytes=%u", at,
 		   unit->descs_bytes);

@@ -46,6 +46,8 @@ struct space_table {
 	uint64_t writing_version;
 	uint32_t slots_damaged;
 	bool writing;
+	void (*quiet_cb)(void *arg);
+	void *quiet_arg;
 	struct list_head waiting;    /* for the next write */
 	struct list_head in_write;   /* for the one under way */
 	struct list_head nothing_to; /* answered by the timer: no write was needed */
@@ -216,6 +218,18 @@ rows_written(struct space_table *table)
 }
 
 static void
+quiet_check(struct space_table *table)
+{
+	void (*cb)(void *arg) = table->quiet_cb;
+
+	if (cb != NULL && !table->writing && list_empty(&table->waiting) &&
+	    list_empty(&table->nothing_to)) {
+		table->quiet_cb = NULL;
+		cb(table->quiet_arg);
+	}
+}
+
+static void
 write_done(void *arg, int64_t result)
 {
 	struct space_table *table = arg;
@@ -236,6 +250,7 @@ write_done(void *arg, int64_t result)
 		write_start(table);
 	}
 	waiters_answer(&answered, rc);
+	quiet_check(table);
 }
 
 static void
@@ -265,6 +280,15 @@ timer_due(void *arg)
 	struct space_table *table = arg;
 
 	waiters_answer(&table->nothing_to, 0);
+	quiet_check(table);
+}
+
+void
+space_table_quiesce(struct space_table *table, void (*cb)(void *arg), void *arg)
+{
+	table->quiet_cb = cb;
+	table->quiet_arg = arg;
+	io_timer_set(table->io, &table->timer, io_now_us(table->io), timer_due, table);
 }
 
 static struct waiter *

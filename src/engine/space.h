@@ -55,6 +55,8 @@ struct space_row *space_next(struct space_table *table, uint32_t *cursor);
 uint32_t space_count(const struct space_table *table);
 /* Slots that did not hold when the table was loaded. */
 uint32_t space_table_slots_damaged(const struct space_table *table);
+/* cb once nothing is being written; no change may be asked for meanwhile. */
+void space_table_quiesce(struct space_table *table, void (*cb)(void *arg), void *arg);
 bool space_table_busy(const struct space_table *table); /* a write is under way */
 
 #endif

@@ -323,16 +323,22 @@ uring_memory_register(struct io *io, void *base, size_t len)
 				       .iov_len =
 					   HR_MIN((uint64_t)(len - done), DISK_PIECE_BYTES_MAX) };
 		__u64 tag = 0;
+		unsigned slot = 0;
 
-		if (disk->buffers_count == DISK_BUFFERS_MAX) {
+		/* Told again, a piece has other pages behind the same addresses. */
+		while (slot < disk->buffers_count && disk->buffers[slot].iov_base != piece.iov_base) {
+			slot++;
+		}
+		if (slot == DISK_BUFFERS_MAX) {
 			return -ENOBUFS;
 		}
-		rc = io_uring_register_buffers_update_tag(&disk->ring->uring, disk->buffers_count,
-							  &piece, &tag, 1);
+		disk->buffers[slot].iov_len = 0;
+		rc = io_uring_register_buffers_update_tag(&disk->ring->uring, slot, &piece, &tag, 1);
 		if (rc < 0) {
-			return rc;
+			return rc; /* The slot may still have the old pages: it is not used. */
 		}
-		disk->buffers[disk->buffers_count++] = piece;
+		disk->buffers[slot] = piece;
+		disk->buffers_count = HR_MAX(disk->buffers_count, slot + 1);
 		done += piece.iov_len;
 	}
 	return 0;

@@ -146,8 +146,9 @@ void
 io_device_sync(struct io_device *device, struct io_op *op, io_op_cb cb, void *arg); /* fdatasync */
 
 /* Tells the backend of memory that I/O will often use (io_uring fixed buffers, in pieces of at most 1 GiB). Never required: on
- * failure (a small memory-lock limit, say) it returns -errno and I/O goes on unregistered. Call again to add pieces. Registered
- * memory stays mapped as it is until io_destroy(): the kernel would go on using the old pages. */
+ * failure (a small memory-lock limit, say) it returns -errno and I/O goes on unregistered. Call again to add pieces, and
+ * when other pages were mapped behind a piece that was told before (the same base and length): the kernel would go on using the
+ * old ones. Registered memory stays mapped until io_destroy(). */
 int io_memory_register(struct io *io, void *base, size_t len);
 
 /* -- network ------------------------------------------------------------------------------------------------------------------- */

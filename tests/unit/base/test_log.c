@@ -2,6 +2,7 @@
 #define HR_LOG_COMPONENT "test"
 #include "base/log.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -92,6 +93,42 @@ test_repetition(void **state)
 	log_set_sink(NULL, NULL);
 }
 
+enum { THREADS = 4, LINES = 2000 };
+
+static void *
+log_much(void *arg)
+{
+	static struct log_site site;
+
+	for (int i = 0; i < LINES; i++) {
+		log_write(&site, LOG_WARN, "test", "again", "i=%d", i);
+	}
+	return arg;
+}
+
+/* Threads at one calling line: the limit holds for all of them together, and lines stay whole. */
+static void
+test_threads(void **state)
+{
+	struct sink sink = { 0 };
+	pthread_t threads[THREADS];
+
+	(void)state;
+	log_set_sink(sink_line, &sink);
+	log_set_level(LOG_WARN);
+	for (int i = 0; i < THREADS; i++) {
+		assert_int_equal(pthread_create(&threads[i], NULL, log_much, NULL), 0);
+	}
+	for (int i = 0; i < THREADS; i++) {
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	}
+	/* Each thread may open the window for itself once at the start. */
+	assert_in_range(sink.lines_count, LOG_BURST, LOG_BURST * THREADS);
+	assert_non_null(strstr(sink.last, " event=again"));
+	log_set_level(LOG_NONE);
+	log_set_sink(NULL, NULL);
+}
+
 static void
 test_quote(void **state)
 {
@@ -130,6 +167,7 @@ main(void)
 		cmocka_unit_test(test_repetition),
 		cmocka_unit_test(test_quote),
 		cmocka_unit_test(test_parse),
+		cmocka_unit_test(test_threads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 #include "base/metric.h"
 #include "base/prng.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -99,6 +100,37 @@ test_words(void **state)
 	assert_int_equal(metric_get(&metric), 10);
 }
 
+static void *
+histogram_writer(void *arg)
+{
+	for (uint64_t i = 0; i < VALUES; i++) {
+		histogram_add(arg, i);
+	}
+	return NULL;
+}
+
+/* A reader's copies never go backwards, agree with themselves, and end with everything. */
+static void
+test_read_while_written(void **state)
+{
+	static struct histogram histogram, copy;
+	uint64_t count_before = 0;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, histogram_writer, &histogram), 0);
+	while (count_before < VALUES) {
+		histogram_reset(&copy);
+		histogram_merge(&copy, &histogram);
+		assert_true(metric_get(&copy.count) >= count_before);
+		assert_int_equal(histogram_count_at_most(&copy, UINT64_MAX),
+				 metric_get(&copy.count));
+		count_before = metric_get(&copy.count);
+	}
+	pthread_join(thread, NULL);
+	assert_int_equal(metric_get(&histogram.count), VALUES);
+}
+
 int
 main(void)
 {
@@ -106,6 +138,7 @@ main(void)
 		cmocka_unit_test(test_percentiles),
 		cmocka_unit_test(test_edges),
 		cmocka_unit_test(test_words),
+		cmocka_unit_test(test_read_while_written),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 #ifndef HR_TESTS_ENGINE_RIG_H
 #define HR_TESTS_ENGINE_RIG_H
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
