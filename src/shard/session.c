@@ -767,12 +767,19 @@ session_run(struct session *session)
 		}
 		return;
 	}
-	/* Parse only while nothing receives into the buffers behind our back. */
-	if (!session->receiving) {
-		session_parse(session);
-	}
-	if (session->state != SESSION_ENDED) {
+	/* Parse only while nothing receives into the buffers behind our back. Parsing pauses at loads; once they are
+	 * dispatched it goes on here: a receive that is begun with whole frames still in rbuf would wait for bytes
+	 * that a peer who waits for its answers never sends. */
+	for (bool more = true; more;) {
+		if (!session->receiving) {
+			session_parse(session);
+		}
+		if (session->state == SESSION_ENDED) {
+			break;
+		}
 		session_dispatch(session, &budget);
+		more = !session->receiving && session->state == SESSION_OPEN && session->paused &&
+		       rbuf_left(session) > 0 && !session_read_paused(session);
 	}
 	if (session->state != SESSION_ENDED) {
 		session_flush(session);
