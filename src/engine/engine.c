@@ -458,6 +458,7 @@ engine_stat_get(const struct engine *engine, struct engine_stat *ret)
 	ret->reads_queued_now = engine->reads_queued;
 	cache_counters_get(engine->cache, &ret->cache);
 	log_counters_get(engine->log, &ret->log);
+	ret->log.space_tables_damaged = space_table_slots_damaged(engine->spaces);
 	ret->bytes_written_total = ret->log.unit_bytes_written + ret->log.footer_bytes_written +
 				   ret->log.mark_bytes_written;
 	ret->policy = engine->policy->name;

@@ -83,6 +83,7 @@ struct log_counters {
 	uint64_t footers_damaged; /* found so when read back; the segment was walked instead */
 	uint64_t headers_damaged; /* of sealed segments, found in the background after the start (scrub.c) */
 	uint64_t superblocks_damaged; /* copies, when the device was opened */
+	uint64_t space_tables_damaged; /* slots, likewise; filled in by the engine, which has the table */
 	uint32_t units_inflight, free_count, open_count, sealed_count;
 };
 

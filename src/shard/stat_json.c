@@ -120,6 +120,10 @@ log_json(const struct log_counters *log)
 	SET(object, log, segments_freed);
 	SET(object, log, appends_refused);
 	SET(object, log, write_errors);
+	SET(object, log, footers_damaged);
+	SET(object, log, headers_damaged);
+	SET(object, log, superblocks_damaged);
+	SET(object, log, space_tables_damaged);
 	SET(object, log, units_inflight);
 	set_u64(object, "segments_free", log->free_count);
 	set_u64(object, "segments_open", log->open_count);
