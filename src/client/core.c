@@ -55,7 +55,7 @@ call_deadline_cb(void *arg)
 }
 
 static void
-calls_fail(struct core *core, struct list_head *calls, int rc)
+calls_end(struct core *core, struct list_head *calls, int rc)
 {
 	struct core_call *call, *tmp;
 
@@ -102,8 +102,19 @@ call_place(struct core *core, struct core_call *call)
 {
 	struct peer *peer;
 
+	if (call->connects) {
+		list_add_tail(&core->ready_calls, &call->link);
+		for (unsigned i = 0; i < core->peers_count; i++) {
+			peer_want(core->peers[i]);
+		}
+		if (core->boot != NULL) {
+			peer_want(core->boot);
+		}
+		core_ready_check(core);
+		return;
+	}
 	if (!core->have_map) {
-		if (peer_down(core->boot) && !core->options.gap_waits && !call->connects) {
+		if (peer_down(core->boot) && !core->options.gap_waits) {
 			core_call_end(core, call, -HR_EDOWN);
 			return;
 		}
@@ -112,7 +123,7 @@ call_place(struct core *core, struct core_call *call)
 		return;
 	}
 	peer = call_peer(core, call);
-	if (peer == NULL || (peer_down(peer) && !core->options.gap_waits && !call->connects)) {
+	if (peer == NULL || (peer_down(peer) && !core->options.gap_waits)) {
 		core_call_end(core, call, peer == NULL ? -HR_EGONE : -HR_EDOWN);
 		return;
 	}
@@ -137,16 +148,12 @@ core_call(struct core *core, struct core_call *call)
 	call_place(core, call);
 }
 
-/* Calls that only want to see the store answer wait on through failures, until their own deadline. */
-static void
-calls_fail_impatient(struct core *core, struct list_head *calls)
+/* Those that only want to see the store answer wait through failures, until their own deadline. */
+void
+core_ready_check(struct core *core)
 {
-	struct core_call *call, *tmp;
-
-	list_for_each_entry_safe(call, tmp, calls, link) {
-		if (!call->connects) {
-			core_call_end(core, call, -HR_EDOWN);
-		}
+	if (core_ready(core)) {
+		calls_end(core, &core->ready_calls, 0);
 	}
 }
 
@@ -245,6 +252,7 @@ peer_for_shard(struct core *core, const struct wire_map *map, uint32_t i, struct
 	}
 	memcpy(peer->node_uuid, node->uuid, 16);
 	peer->weight = shard->weight;
+	peer->map_state = shard->state;
 	return peer;
 }
 
@@ -292,6 +300,7 @@ core_map_take(struct core *core, struct wire_map *map, struct peer *from)
 		}
 	}
 	free(old);
+	core_ready_check(core);
 	if (core->boot != NULL && from == core->boot) {
 		/* Its shard has a connection of its own, or is not in the map. */
 		struct peer *boot = core->boot;
@@ -331,15 +340,27 @@ core_shards(const struct core *core, struct core_shard *ret_shards, unsigned max
 	return count;
 }
 
+/* A shard that is still finding out what it has counts when its node is connected: its batches would be refused. */
 bool
 core_ready(const struct core *core)
 {
+	bool ready = false;
+
 	for (unsigned i = 0; i < core->peers_count; i++) {
-		if (core->peers[i]->state == PEER_READY) {
-			return true;
+		const struct peer *peer = core->peers[i];
+
+		if (peer->state != PEER_READY) {
+			continue;
 		}
+		for (unsigned j = 0; j < core->peers_count; j++) {
+			if (core->peers[j]->map_state == WIRE_JOINING &&
+			    memcmp(core->peers[j]->node_uuid, peer->node_uuid, 16) == 0) {
+				return false;
+			}
+		}
+		ready = true;
 	}
-	return false;
+	return ready;
 }
 
 void
@@ -411,7 +432,7 @@ boot_down(struct core *core, struct peer *boot)
 	}
 	waiting_fail(core);
 	if (!core->options.gap_waits) {
-		calls_fail_impatient(core, &core->calls);
+		calls_end(core, &core->calls, -HR_EDOWN);
 	}
 }
 
@@ -436,7 +457,7 @@ core_peer_down(struct core *core, struct peer *peer)
 
 	if (core->closing || peer->gone) {
 		groups_fail(core, peer);
-		calls_fail(core, &peer->calls, -HR_EDOWN);
+		calls_end(core, &peer->calls, -HR_EDOWN);
 		return;
 	}
 	if (core->options.down != NULL) {
@@ -448,7 +469,7 @@ core_peer_down(struct core *core, struct peer *peer)
 	}
 	groups_fail(core, peer);
 	if (!core->options.gap_waits) {
-		calls_fail_impatient(core, &peer->calls);
+		calls_end(core, &peer->calls, -HR_EDOWN);
 	}
 	for (unsigned i = 0; i < core->peers_count; i++) {
 		all_down &= peer_down(core->peers[i]);
@@ -483,6 +504,7 @@ core_peer_up(struct core *core, struct peer *peer)
 		list_del(&call->link);
 		call_place(core, call);
 	}
+	core_ready_check(core);
 }
 
 /* -- batches --------------------------------------------------------------------------------------------------------------------- */
@@ -580,6 +602,25 @@ gap_arm(struct core *core)
 	}
 }
 
+/* Those that cannot be sent yet, because there is no connection or the space is not open on it, and may not wait any longer. */
+static void
+groups_expire(struct core *core, struct peer *peer)
+{
+	for (int priority = 1; priority <= 3; priority++) {
+		struct group *group, *tmp;
+
+		list_for_each_entry_safe(group, tmp, &peer->groups[priority], link) {
+			uint32_t idx = group->batch->space->idx;
+			bool can_go = peer->state == PEER_READY && idx < peer->spaces_count &&
+				      peer->spaces[idx].state == SPACE_OPEN;
+
+			if (!can_go && !batch_may_wait(core, group->batch)) {
+				ops_group_fail(core, group, HR_REASON_DOWN);
+			}
+		}
+	}
+}
+
 /* file: while something is under way: who waited too long for a host is told, and a host whose answers are overdue is looked at. */
 static void
 gap_cb(void *arg)
@@ -591,9 +632,7 @@ gap_cb(void *arg)
 	for (unsigned i = 0; i < core->peers_count; i++) {
 		struct peer *peer = core->peers[i];
 
-		if (peer->state != PEER_READY) {
-			groups_fail(core, peer);
-		}
+		groups_expire(core, peer);
 		if (peer->conn != NULL && peer->slots_used > 0 && now - peer->rx_us > OVERDUE_US &&
 		    core->options.gone != NULL && core->options.gone(core->options.arg)) {
 			peer_fail(peer, -HR_EDOWN, "the host is gone");
@@ -789,6 +828,7 @@ core_create(struct io *io, const struct core_options *options, struct core **ret
 	core->io = io;
 	list_init(&core->spaces);
 	list_init(&core->calls);
+	list_init(&core->ready_calls);
 	list_init(&core->buried);
 	list_init(&core->waiting);
 	list_init(&core->live);
@@ -835,7 +875,8 @@ core_close(struct core *core)
 			}
 		}
 	}
-	calls_fail(core, &core->calls, -ECANCELED);
+	calls_end(core, &core->calls, -ECANCELED);
+	calls_end(core, &core->ready_calls, -ECANCELED);
 	if (core->boot != NULL) {
 		peer_bury(core, core->boot);
 		core->boot = NULL;

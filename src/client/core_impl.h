@@ -132,11 +132,11 @@ enum peer_state {
 	PEER_OPEN,	 /* the breaker is open: requests fail at once until the timer ends */
 };
 
-enum space_state { SPACE_NONE, SPACE_OPENING, SPACE_OPEN, SPACE_REFUSED };
+enum space_state { SPACE_NONE, SPACE_OPENING, SPACE_OPEN };
 struct peer_space {
 	uint8_t state;
-	uint16_t status; /* enum wire_status, when refused */
 	uint32_t number;
+	uint64_t retry_us; /* not asked for again before that */
 };
 
 enum rx_state { RX_HEADER, RX_ITEMS, RX_PAYLOAD };
@@ -184,6 +184,7 @@ struct peer {
 	uint8_t node_uuid[16];
 	char *address;
 	uint64_t weight;
+	uint8_t map_state; /* enum wire_node_state of the shard */
 	bool boot;
 	struct list_head link; /* on core->buried */
 	bool gone;	       /* no longer in the map: freed once nothing is under way */
@@ -196,6 +197,7 @@ struct peer {
 	uint64_t connected_us;
 	struct io_timer timer; /* handshake, or the breaker's */
 	struct io_timer grace;
+	struct io_timer again; /* a space that could not be opened yet is asked for again */
 	unsigned failures;
 	int error;
 	uint8_t nonce[16];
@@ -275,8 +277,9 @@ struct core {
 	struct wire_map map;
 	struct peer **peers; /* one per shard of the map, same order */
 	unsigned peers_count;
-	struct peer *boot;	/* asks any node for the map; NULL when not needed */
-	struct list_head calls; /* that wait for a map */
+	struct peer *boot;	      /* asks any node for the map; NULL when not needed */
+	struct list_head calls;	      /* that wait for a map */
+	struct list_head ready_calls; /* that wait until core_ready() */
 
 	struct list_head buried;  /* peers that are gone, freed by core_reap() */
 	struct list_head waiting; /* batches without a map (on batch->link) */
@@ -298,6 +301,7 @@ void
 core_map_take(struct core *core, struct wire_map *map, struct peer *from); /* takes the map over */
 void core_peer_down(struct core *core, struct peer *peer);
 void core_peer_up(struct core *core, struct peer *peer);
+void core_ready_check(struct core *core);
 void core_error_set(struct core *core, int rc, const char *fmt, ...) HR_PRINTF(3, 4);
 void core_call_end(struct core *core, struct core_call *call, int rc);
 void batch_check_done(struct core *core, struct core_batch *batch);

@@ -12,6 +12,12 @@
 #include "base/crc.h"
 #include "client/core_impl.h"
 
+enum {
+	SPACE_RETRY_US = 20 * 1000,
+	GAP_HELLO_US =
+	    400 * 1000, /* file: a dead host's socket may still take connections, and never answers */
+};
+
 static const uint8_t zeros[64 << 10];
 
 static void rx_post(struct peer *peer);
@@ -1045,9 +1051,7 @@ peer_space_number(struct peer *peer, struct core_space *space, uint32_t *ret_num
 	if (row->state == SPACE_OPENING) {
 		return false;
 	}
-	if (row->state == SPACE_REFUSED) {
-		row->state = SPACE_NONE; /* the next batch asks again */
-		*ret_refused = ops_reason_of_status(row->status);
+	if (io_now_us(peer->core->io) < row->retry_us) {
 		return false;
 	}
 	req = req_create(peer, REQUEST_SPACE, WIRE_SPACE);
@@ -1070,35 +1074,47 @@ peer_space_number(struct peer *peer, struct core_space *space, uint32_t *ret_num
 	return false;
 }
 
+static int call_rc_of_status(uint16_t status);
+
 /* Those that waited for a space that cannot be opened are told now. */
 static void
-groups_of_space_fail(struct peer *peer, struct core_space *space, uint8_t reason)
+space_waiters_fail(struct peer *peer, struct core_space *space, uint16_t status)
 {
+	struct core_call *call, *next;
+
 	for (int priority = 1; priority <= 3; priority++) {
 		struct group *group, *tmp;
 
 		list_for_each_entry_safe(group, tmp, &peer->groups[priority], link) {
 			if (group->batch->space == space) {
-				ops_group_fail(peer->core, group, reason);
+				ops_group_fail(peer->core, group, ops_reason_of_status(status));
 			}
+		}
+	}
+	list_for_each_entry_safe(call, next, &peer->calls, link) {
+		if (call->space == space) {
+			core_call_end(peer->core, call, call_rc_of_status(status));
 		}
 	}
 }
 
 static void
+peer_again_cb(void *arg)
+{
+	peer_want(arg);
+}
+
+static void
 space_answer(struct peer *peer, struct request *req)
 {
+	struct core *core = peer->core;
 	struct peer_space *row = &peer->spaces[req->space->idx];
+	uint16_t status = peer->rx.header.status;
 	struct wire_space_row answer;
 	struct wire_reader reader;
 	const char *why = "SPACE";
 
-	if (peer->rx.header.flags & WIRE_FLAG_REFUSED) {
-		row->state = SPACE_NONE;
-		core_error_set(peer->core, -HR_EFULL, "%s: the space was not opened: %s",
-			       peer->address, wire_status_name(peer->rx.header.status));
-		groups_of_space_fail(peer, req->space, ops_reason_of_status(peer->rx.header.status));
-	} else {
+	if ((peer->rx.header.flags & WIRE_FLAG_REFUSED) == 0) {
 		reader_of_items(peer, &reader);
 		if (wire_space_row_decode(&reader, &answer, &why) != 0) {
 			protocol_error(peer, why);
@@ -1106,9 +1122,19 @@ space_answer(struct peer *peer, struct request *req)
 		}
 		row->state = SPACE_OPEN;
 		row->number = answer.number;
+		peer_want(peer); /* calls that waited for it are looked at again */
+		return;
 	}
-	/* Calls that waited for it are looked at again. */
-	peer_want(peer);
+	row->state = SPACE_NONE;
+	if (status == WIRE_BUSY && core->options.gap_waits) {
+		/* A host that has just taken over is still finding out what it has. */
+		row->retry_us = io_now_us(core->io) + SPACE_RETRY_US;
+		io_timer_set(core->io, &peer->again, row->retry_us, peer_again_cb, peer);
+		return;
+	}
+	core_error_set(core, call_rc_of_status(status), "%s: the space was not opened: %s",
+		       peer->address, wire_status_name(status));
+	space_waiters_fail(peer, req->space, status);
 }
 
 /* Calls whose space is open become requests. */
@@ -1122,10 +1148,6 @@ calls_start(struct peer *peer)
 		uint32_t number;
 		uint8_t refused = 0;
 
-		if (call->connects) {
-			core_call_end(peer->core, call, 0);
-			continue;
-		}
 		if (call->space != NULL && !peer_space_number(peer, call->space, &number, &refused)) {
 			if (refused != 0) {
 				core_call_end(peer->core, call, -HR_EFULL);
@@ -1421,6 +1443,9 @@ peer_connect(struct peer *peer)
 	if (core->closing || peer->gone) {
 		return;
 	}
+	if (core->options.gap_waits) {
+		timeout_us = HR_MIN(timeout_us, (uint64_t)GAP_HELLO_US);
+	}
 	core->stat.connects++;
 	peer->state = PEER_CONNECTING;
 	io_timer_set(core->io, &peer->timer, io_now_us(core->io) + timeout_us, peer_timer_cb, peer);
@@ -1533,7 +1558,7 @@ peer_closed(struct peer *peer)
 	}
 	peer->connected_us = 0;
 	for (uint32_t i = 0; i < peer->spaces_count; i++) {
-		peer->spaces[i].state = SPACE_NONE;
+		peer->spaces[i] = (struct peer_space){ 0 };
 	}
 	shm_peer_reset(peer);
 	ops_answer_lost(peer);
@@ -1571,6 +1596,7 @@ peer_fail(struct peer *peer, int rc, const char *why)
 	core_error_set(core, rc, "%s: %s: %s", peer->address, why, error_text(rc));
 	io_timer_cancel(core->io, &peer->timer);
 	io_timer_cancel(core->io, &peer->grace);
+	io_timer_cancel(core->io, &peer->again);
 	if (peer->connect != NULL) {
 		io_connect_cancel(peer->connect);
 		peer->connect = NULL;
@@ -1694,6 +1720,7 @@ peer_destroy(struct peer *peer)
 	HR_ASSERT(peer->slots_used == 0);
 	io_timer_cancel(peer->core->io, &peer->timer);
 	io_timer_cancel(peer->core->io, &peer->grace);
+	io_timer_cancel(peer->core->io, &peer->again);
 	shm_peer_reset(peer);
 	free(peer->chunks);
 	free(peer->unborrows);
