@@ -174,6 +174,27 @@ session_space(struct session *session, uint32_t number)
 	return engine_space_by_number(session->eng->engine, number);
 }
 
+int
+session_space_add(struct session *session, const struct space_row *row)
+{
+	struct session_space *space;
+	int rc;
+
+	if (hashmap_get(&session->spaces, row->number, NULL)) {
+		return 0;
+	}
+	space = malloc(sizeof(*space));
+	if (space == NULL) {
+		return -ENOMEM;
+	}
+	block_id_prefix_init(&space->prefix, row->digest);
+	rc = hashmap_put_ptr(&session->spaces, row->number, space);
+	if (rc != 0) {
+		free(space);
+	}
+	return rc;
+}
+
 /* Ready, not draining, not failed. */
 bool
 session_requests_allowed(struct session *session, unsigned *ret_status)
@@ -381,7 +402,7 @@ space_done_cb(void *arg, int rc, struct space_row *row)
 
 		if (rc == 0) {
 			/* A number that was opened stays known; there are not many. */
-			rc = hashmap_put(&session->spaces, row->number, 1);
+			rc = session_space_add(session, row);
 		}
 		out = request_out(request);
 		out->header.space = rc == 0 ? row->number : 0;
@@ -717,15 +738,39 @@ session_op(struct session *session, const uint8_t *items, const char **ret_why)
 	return -ENOSYS;
 }
 
+/* What breaks the protocol ends the connection, whatever the answer would have been. */
+static int
+block_items_check(const struct wire_header *header, const uint8_t *items, const char **ret_why)
+{
+	struct wire_reader reader = { items, items + header->items_bytes };
+	const uint64_t item_bytes = header->op == WIRE_GET ? 56 : 24;
+	struct wire_list_head head;
+	struct wire_get_item item;
+	int rc = 0;
+
+	if (header->op == WIRE_LIST) {
+		return wire_list_head_decode(&reader, &head, ret_why);
+	}
+	if (header->items_count == 0 || header->items_bytes != header->items_count * item_bytes) {
+		*ret_why = "items that do not fill their section";
+		return -HR_EPROTO;
+	}
+	for (uint32_t i = 0; rc == 0 && header->op == WIRE_GET && i < header->items_count; i++) {
+		rc = wire_get_item_decode(&reader, &item, ret_why);
+	}
+	return rc;
+}
+
 static int
 session_block_op(struct session *session, const uint8_t *items, const char **ret_why)
 {
 	const struct wire_header *header = &session->rx_header;
 	unsigned status;
 
-	if (header->op != WIRE_LIST && header->items_count == 0) {
-		*ret_why = "a batch without items";
-		return -HR_EPROTO;
+	int rc = block_items_check(header, items, ret_why);
+
+	if (rc != 0) {
+		return rc;
 	}
 	if (!session_requests_allowed(session, &status)) {
 		session_refuse(session, header, status);
@@ -743,7 +788,7 @@ session_block_op(struct session *session, const uint8_t *items, const char **ret
 	case WIRE_LIST:
 		return session_list(session, items, ret_why);
 	default:
-		return session_ids(session, items, ret_why);
+		return session_ids(session, items);
 	}
 }
 

@@ -90,9 +90,14 @@ session_free(struct session *session)
 {
 	struct shard *shard = session->shard;
 	struct shard_engine *eng = session->eng;
+	struct hashmap_slot *slot;
+	size_t pos;
 
 	list_del(&session->link);
 	list_del(&session->work_link);
+	hashmap_for_each(&session->spaces, pos, slot) {
+		free((void *)(uintptr_t)slot->value);
+	}
 	hashmap_fini(&session->spaces);
 	hashmap_fini(&session->requests_by_id);
 	free(session->items);

@@ -16,6 +16,7 @@
 #define HR_SHARD_SHARD_IMPL_H
 
 #include "base/base.h"
+#include "base/hash.h"
 #include "base/hashmap.h"
 #include "base/list.h"
 #include "headrace/error.h"
@@ -146,6 +147,10 @@ struct request {
 	};
 };
 
+struct session_space {
+	struct block_id_prefix prefix; /* ids are checked against keys with it */
+};
+
 struct borrow {
 	struct cache_entry *entry;
 	uint32_t bytes;
@@ -177,7 +182,7 @@ struct session {
 	uint32_t features, tenant;
 	struct engine_owner *owner;
 	char name[64];
-	struct hashmap spaces; /* numbers opened */
+	struct hashmap spaces; /* number -> struct session_space, of those it opened */
 	struct io_timer timer; /* HELLO, then a stalled reader */
 
 	/* bytes in */
@@ -264,14 +269,15 @@ void request_flush(struct request *request);
 void request_orphan(struct request *request);
 bool request_deadline_passed(const struct request *request);
 struct space_row *session_space(struct session *session, uint32_t number);
+int session_space_add(struct session *session, const struct space_row *row);
 bool session_requests_allowed(struct session *session, unsigned *ret_status);
 
 /* -- load.c -- */
 int session_get(struct session *session, const uint8_t *items, const char **ret_why);
 void request_dispatch_gets(struct request *request, unsigned *budget);
 void request_cancel_gets(struct request *request, bool answer);
-int session_ids(struct session *session, const uint8_t *items,
-		const char **ret_why); /* EXISTS, TOUCH, PREFETCH, RELEASE */
+int
+session_ids(struct session *session, const uint8_t *items); /* EXISTS, TOUCH, PREFETCH, RELEASE */
 
 /* -- store.c -- */
 int session_put(struct session *session, const uint8_t *items, const char **ret_why);

@@ -39,9 +39,10 @@ put_refuse(struct put_slot *slot, uint8_t reason)
 	struct engine_put_result result = { .status = HR_STATUS_REFUSED, .reason = reason };
 	struct shard_stat *stat = &slot->request->eng->shard->stat;
 
-	/* A part whose geometry is not this shard's is no matter of load: the item itself is wrong. */
+	/* A part whose geometry is not this shard's, an id that is not its key's: no matter of load, the item itself is wrong. */
 	if (reason == HR_REASON_SIZE) {
 		result.status = HR_STATUS_INVALID;
+		result.reason = HR_REASON_NONE;
 	}
 	stat->stores_refused_busy += reason == HR_REASON_BUSY;
 	stat->deadline_misses += reason == HR_REASON_DEADLINE;
@@ -71,6 +72,17 @@ put_done_cb(void *arg, const struct engine_put_result *result)
 	request_unref(request);
 }
 
+/* A wrong id would be a block that nobody finds, or worse, one that is found under another key. */
+static bool
+put_id_is_right(struct session *session, uint32_t number, const struct engine_put_args *args)
+{
+	const struct session_space *space = hashmap_get_ptr(&session->spaces, number);
+	uint8_t id[BLOCK_ID_BYTES];
+
+	block_id_compute(&space->prefix, args->key, args->key_bytes, id);
+	return memcmp(id, args->id, sizeof(id)) == 0;
+}
+
 /* -- a value begins ----------------------------------------------------------------------------------------------------------- */
 
 static enum hr_reason
@@ -85,6 +97,9 @@ put_begin_reason(struct request *request, const struct engine_put_args *args,
 	}
 	if (request_deadline_passed(request)) {
 		return HR_REASON_DEADLINE;
+	}
+	if (args->part == 0 && !put_id_is_right(session, request->header.space, args)) {
+		return HR_REASON_SIZE; /* told as invalid, like every item that is wrong in itself */
 	}
 	if (shard->draining ||
 	    session->put_bytes + args->stored_bytes > shard->options.request_bytes_max) {
@@ -525,10 +540,6 @@ session_delete(struct session *session, const uint8_t *items, const char **ret_w
 	struct request *request;
 	int rc;
 
-	if (header->items_bytes != (uint64_t)header->items_count * 24) {
-		*ret_why = "items that do not fill their section";
-		return -HR_EPROTO;
-	}
 	rc = request_create(session, header, sizeof(struct delete_slot), &request);
 	if (rc == 0) {
 		request->results = calloc(1, align_up(header->items_count, 8));

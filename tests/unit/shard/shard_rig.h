@@ -346,6 +346,17 @@ peer_open(struct peer *peer, struct shard_rig *sr)
 	peer_space_open(peer, 7);
 }
 
+/* Ids of the space that peer_open() opens. */
+static inline void
+key_id(uint64_t key, uint8_t id[16])
+{
+	static const uint8_t digest[32] = { 7 };
+	struct block_id_prefix prefix;
+
+	block_id_prefix_init(&prefix, digest);
+	block_id_compute(&prefix, &key, sizeof(key), id);
+}
+
 static inline void
 put_item_add(struct wire_buf *items, uint64_t key, const uint8_t *value, size_t len, uint16_t flags)
 {
@@ -360,7 +371,7 @@ put_item_add(struct wire_buf *items, uint64_t key, const uint8_t *value, size_t 
 	struct iovec iov = { (void *)(uintptr_t)value, len };
 	uint32_t crcs[WIRE_CRCS_MAX];
 
-	rig_id(key, item.id);
+	key_id(key, item.id);
 	item.crcs_count = (uint16_t)crc32c_chunks(&iov, 1, WIRE_CHUNK_BYTES, crcs);
 	wire_put_item_encode(items, &item, crcs);
 }
@@ -370,7 +381,7 @@ get_item_add(struct wire_buf *items, uint64_t key, uint32_t off, uint32_t bytes)
 {
 	struct wire_get_item item = { .block_bytes = UINT64_MAX, .off = off, .bytes = bytes };
 
-	rig_id(key, item.id);
+	key_id(key, item.id);
 	wire_get_item_encode(items, &item);
 }
 
@@ -379,7 +390,7 @@ id_item_add(struct wire_buf *items, uint64_t key)
 {
 	struct wire_id_item item = { 0 };
 
-	rig_id(key, item.id);
+	key_id(key, item.id);
 	wire_id_item_encode(items, &item);
 }
 

@@ -19,6 +19,7 @@
 
 #include "base/base.h"
 #include "base/crc.h"
+#include "base/hash.h"
 #include "headrace/error.h"
 #include "shard/node.h"
 #include "wire/wire.h"
@@ -184,11 +185,20 @@ client_space_open(struct client *client)
 	free(payload);
 }
 
+static void
+key_id(uint8_t key, uint8_t id[16])
+{
+	static const uint8_t digest[32] = { 5 };
+	struct block_id_prefix prefix;
+
+	block_id_prefix_init(&prefix, digest);
+	block_id_compute(&prefix, &key, 1, id);
+}
+
 static struct wire_put_answer
 client_put(struct client *client, uint8_t key, size_t len)
 {
-	struct wire_put_item item = { .id = { key },
-				      .block_bytes = len,
+	struct wire_put_item item = { .block_bytes = len,
 				      .stored_bytes = (uint32_t)len,
 				      .parts_count = 1,
 				      .key = &key,
@@ -202,6 +212,7 @@ client_put(struct client *client, uint8_t key, size_t len)
 	uint32_t crcs[WIRE_CRCS_MAX];
 	const char *why;
 
+	key_id(key, item.id);
 	memset(value, key, len);
 	item.crcs_count = (uint16_t)crc32c_chunks(&iov, 1, WIRE_CHUNK_BYTES, crcs);
 	wire_put_item_encode(&items, &item, crcs);
@@ -224,7 +235,7 @@ client_put(struct client *client, uint8_t key, size_t len)
 static bool
 client_get(struct client *client, uint8_t key, size_t len)
 {
-	struct wire_get_item item = { .id = { key }, .block_bytes = len, .bytes = UINT32_MAX };
+	struct wire_get_item item = { .block_bytes = len, .bytes = UINT32_MAX };
 	struct wire_buf items = { 0 };
 	struct wire_get_answer got;
 	struct wire_header header;
@@ -233,6 +244,7 @@ client_get(struct client *client, uint8_t key, size_t len)
 	const char *why;
 	bool ok;
 
+	key_id(key, item.id);
 	wire_get_item_encode(&items, &item);
 	client_send(client, (struct wire_header){ .op = WIRE_GET, .items_count = 1 }, &items, NULL);
 	header = client_recv(client, &answer, &payload);

@@ -557,6 +557,44 @@ test_put_corrupt(void **state)
 	shard_rig_destroy(&sr);
 }
 
+/* Method: an id that is not the key's is told as invalid; nothing is there under either. */
+static void
+test_put_foreign_id(void **state)
+{
+	uint8_t value[100] = { 1 };
+	struct wire_put_item item = { .block_bytes = 100,
+				      .stored_bytes = 100,
+				      .parts_count = 1,
+				      .crcs_count = 1,
+				      .key = (const uint8_t *)"key",
+				      .key_len = 3 };
+	const uint32_t crc = crc32c(0, value, sizeof(value));
+	struct wire_buf items = { 0 };
+	struct wire_put_answer answer;
+	struct wire_reader reader;
+	struct shard_rig sr;
+	struct peer peer;
+	struct frame frame;
+	const char *why;
+
+	(void)state;
+	shard_rig_create(&sr, 19, NULL);
+	peer_open(&peer, &sr);
+	key_id(5, item.id);
+	wire_put_item_encode(&items, &item, &crc);
+	peer_frame(&peer, (struct wire_header){ .op = WIRE_PUT, .items_count = 1 }, &items, value,
+		   sizeof(value));
+	peer_recv(&peer, &frame);
+	reader = (struct wire_reader){ frame.items, frame.items + frame.header.items_bytes };
+	assert_int_equal(wire_put_answer_decode(&reader, &answer, &why), 0);
+	assert_int_equal(answer.status, HR_STATUS_INVALID);
+	frame_free(&frame);
+	assert_int_equal(peer_get(&peer, 5, 0), HR_REASON_ABSENT);
+	wire_buf_free(&items);
+	peer_close(&peer);
+	shard_rig_destroy(&sr);
+}
+
 /* Method: what is past its deadline is answered so, without touching flash. */
 static void
 test_deadline(void **state)
@@ -889,16 +927,16 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_put_get),	      cmocka_unit_test(test_ranges),
-		cmocka_unit_test(test_get_batch),     cmocka_unit_test(test_ids),
-		cmocka_unit_test(test_bad_input),     cmocka_unit_test(test_hello),
-		cmocka_unit_test(test_unknown_space), cmocka_unit_test(test_stalled_reader),
-		cmocka_unit_test(test_killed_peer),   cmocka_unit_test(test_put_busy),
-		cmocka_unit_test(test_put_corrupt),   cmocka_unit_test(test_deadline),
-		cmocka_unit_test(test_cancel),	      cmocka_unit_test(test_space_ops),
-		cmocka_unit_test(test_list),	      cmocka_unit_test(test_ping_map_stat),
-		cmocka_unit_test(test_drain),	      cmocka_unit_test(test_engine_remove),
-		cmocka_unit_test(test_split_stream),
+		cmocka_unit_test(test_put_get),	       cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_get_batch),      cmocka_unit_test(test_ids),
+		cmocka_unit_test(test_bad_input),      cmocka_unit_test(test_hello),
+		cmocka_unit_test(test_unknown_space),  cmocka_unit_test(test_stalled_reader),
+		cmocka_unit_test(test_killed_peer),    cmocka_unit_test(test_put_busy),
+		cmocka_unit_test(test_put_corrupt),    cmocka_unit_test(test_deadline),
+		cmocka_unit_test(test_put_foreign_id), cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_space_ops),      cmocka_unit_test(test_list),
+		cmocka_unit_test(test_ping_map_stat),  cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_engine_remove),  cmocka_unit_test(test_split_stream),
 	};
 
 	return cmocka_run_group_tests_name("shard", tests, NULL, NULL);
