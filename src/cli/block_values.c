@@ -55,6 +55,18 @@ block_item(const struct block_values *values, const char *key, bool all_shards,
 }
 
 int
+block_check(const struct block_values *values, char **keys, int count)
+{
+	struct hr_item item;
+	int rc = CLI_OK;
+
+	for (int i = 0; rc == CLI_OK && i < count; i++) {
+		rc = block_item(values, keys[i], true, &item);
+	}
+	return rc;
+}
+
+int
 block_missed(const char *key, const struct hr_item *item)
 {
 	char text[256];

@@ -31,6 +31,8 @@ void block_submit_options(const struct block_values *values, struct hr_submit_op
 /* The item for a key as the command line gives it; without a route, all_shards decides. CLI_OK, or CLI_USAGE and said. */
 int block_item(const struct block_values *values, const char *key, bool all_shards,
 	       struct hr_item *ret_item);
+/* The same for all keys at once, before a store is opened: what is wrong on the command line is said first. */
+int block_check(const struct block_values *values, char **keys, int count);
 /* "KEY: not there (evicted)" on standard error; returns the exit code. */
 int block_missed(const char *key, const struct hr_item *item);
 

@@ -115,8 +115,7 @@ run(const void *values_arg, int argc, char **argv)
 	rc = hr_check(argv[0], &options, &text, detail);
 	blocking_end(&blocking);
 	if (rc != 0) {
-		return cli_fail(cli_exit_of_error(rc), "%s: %s", argv[0],
-				detail[0] != '\0' ? detail : hr_strerror(rc));
+		return cli_fail_on(argv[0], rc, detail);
 	}
 	rc = show(values, argv[0], text);
 	free(text);

@@ -40,8 +40,9 @@ run(const void *values_arg, int argc, char **argv)
 	struct hr_completion completion;
 	struct hr_item *items;
 	struct store store;
-	int rc = store_open(&values->store, true, &store);
+	int rc = block_check(values, argv, argc);
 
+	rc = rc != CLI_OK ? rc : store_open(&values->store, true, &store);
 	if (rc != CLI_OK) {
 		return rc;
 	}

@@ -87,8 +87,9 @@ run(const void *values_arg, int argc, char **argv)
 	struct store store;
 	uint8_t *value = NULL;
 	size_t len = 0;
-	int rc = store_open(&values->store, true, &store);
+	int rc = block_check(values, argv, 1);
 
+	rc = rc != CLI_OK ? rc : store_open(&values->store, true, &store);
 	if (rc != CLI_OK) {
 		return rc;
 	}

@@ -105,8 +105,9 @@ run(const void *values_arg, int argc, char **argv)
 	struct store store;
 	uint8_t *value = NULL;
 	size_t len = 0;
-	int rc = read_value(argc > 1 ? argv[1] : NULL, &value, &len);
+	int rc = block_check(values, argv, 1);
 
+	rc = rc != CLI_OK ? rc : read_value(argc > 1 ? argv[1] : NULL, &value, &len);
 	if (rc != CLI_OK) {
 		return rc;
 	}

@@ -23,6 +23,15 @@ cli_fail(int code, const char *fmt, ...)
 }
 
 int
+cli_fail_on(const char *thing, int rc, const char *detail)
+{
+	bool named = strncmp(detail, thing, strlen(thing)) == 0;
+
+	return cli_fail(cli_exit_of_error(rc), "%s%s%s", named ? "" : thing, named ? "" : ": ",
+			detail[0] != '\0' ? detail : hr_strerror(rc));
+}
+
+int
 cli_exit_of_error(int rc)
 {
 	switch (rc < 0 ? -rc : rc) {

@@ -56,6 +56,8 @@ void cli_help(const struct cli_command *command, FILE *out);
 
 /* "headrace: " and the text, on standard error. Returns code. */
 HR_PRINTF(2, 3) int cli_fail(int code, const char *fmt, ...);
+/* "THING: what is wrong" of the library's error rc and its line, "" when it has none; the line may begin with the thing itself. */
+int cli_fail_on(const char *thing, int rc, const char *detail);
 /* The exit code that fits a negative error of the library. */
 int cli_exit_of_error(int rc);
 /* The same for a miss or a refusal. */

@@ -12,8 +12,9 @@ store_fail(const struct store *store, int rc, const char *what)
 	if (store->client != NULL) {
 		hr_client_detail(store->client, detail, sizeof(detail));
 	}
-	return cli_fail(cli_exit_of_error(rc), "%s: %s: %s%s%s", store->url, what, hr_strerror(rc),
-			detail[0] != '\0' ? ": " : "", detail);
+	/* The handle's line says why in more words than the code. */
+	return cli_fail(cli_exit_of_error(rc), "%s: %s: %s", store->url, what,
+			detail[0] != '\0' ? detail : hr_strerror(rc));
 }
 
 static int
@@ -48,8 +49,7 @@ store_open(const struct store_values *values, bool with_space, struct store *ret
 	options.name = "headrace";
 	rc = hr_open(url, &options, &store.client, detail);
 	if (rc != 0) {
-		return cli_fail(cli_exit_of_error(rc), "%s: %s", url,
-				detail[0] != '\0' ? detail : hr_strerror(rc));
+		return cli_fail_on(url, rc, detail);
 	}
 	rc = hr_client_ready(store.client, store.timeout_ms);
 	if (rc != 0) {

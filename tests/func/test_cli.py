@@ -118,7 +118,8 @@ def test_exists_rm_ls(any_url):
     assert cli("exists", "b/1", "--url", any_url).returncode == ABSENT
     assert cli("rm", "b/1", "--url", any_url).returncode == ABSENT
     done = cli("get", "b/1", "--url", any_url, text=True)
-    assert done.returncode == ABSENT and "deleted" in done.stderr
+    # Why is remembered in memory: with file: each command is a store of its own, which forgets it.
+    assert done.returncode == ABSENT and ("absent" if any_url.startswith("file:") else "deleted") in done.stderr
     assert "b/1" not in cli_ok("ls", "--url", any_url, text=True).stdout
 
 
