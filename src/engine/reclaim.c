@@ -124,7 +124,9 @@ on_freed(void *arg, int rc)
 
 	r->running = false;
 	r->freeing = false;
-	if (rc != 0) {
+	if (rc == -ECANCELED) {
+		HR_ASSERT(gives_up(engine)); /* Nothing has failed. */
+	} else if (rc != 0) {
 		engine_fail(engine, rc);
 	} else {
 		engine->stat.reclaims++;
