@@ -56,6 +56,7 @@ bench: deps
 	@$(MAKE) --no-print-directory build
 	@bench/run.py
 	@$(BUILD)/bench_index_memory
+	@$(BUILD)/bench_engine_memory
 
 # Into a build of its own, so that its prefix does not make everybody's build start again.
 install:
