@@ -432,14 +432,8 @@ test_refusals(void **state)
 	/* Another process may not have it. */
 	pid = fork();
 	if (pid == 0) {
-		struct node *other;
-		char text[DETAIL_BYTES] = "";
-
-		options.listen_count = 0;
-		_exit(node_start(&options, &other, text) == -HR_EINUSE &&
-			      strstr(text, "in use by another process") != NULL
-			  ? 0
-			  : 1);
+		execl("/proc/self/exe", "test_node", "other", folder->images[0], NULL);
+		_exit(127);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
@@ -505,8 +499,23 @@ test_devices_come_and_go(void **state)
 	node_stop(node, 500);
 }
 
+/* The other process of test_refusals: 0 when the device is refused to it. */
+static int
+other_main(const char *path)
+{
+	struct node_device_options device = { .path = path };
+	struct node_options options = { .devices = &device, .devices_count = 1 };
+	char detail[DETAIL_BYTES] = "";
+	struct node *node;
+
+	return node_start(&options, &node, detail) == -HR_EINUSE &&
+		       strstr(detail, "in use by another process") != NULL
+		   ? 0
+		   : 1;
+}
+
 int
-main(void)
+main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_shards_and_restart, folder_create,
@@ -518,5 +527,8 @@ main(void)
 						folder_remove),
 	};
 
+	if (argc == 3 && strcmp(argv[1], "other") == 0) {
+		return other_main(argv[2]);
+	}
 	return cmocka_run_group_tests_name("node", tests, NULL, NULL);
 }
