@@ -410,6 +410,9 @@ item_get_prepare(struct core_item *st, struct hr_item *item)
 		if (st->len > HR_BLOCK_BYTES_MAX || st->off > st->len) {
 			return false;
 		}
+		if (st->want > st->len - st->off && (item->flags & HR_GET_BORROW) == 0) {
+			return false; /* behind the end of a block whose length the caller knows */
+		}
 		st->want = HR_MIN(st->want, st->len - st->off);
 	}
 	return true;
