@@ -10,6 +10,6 @@ fi
 mkdir -p "$out"
 for page in docs/man/*.[1-8].md; do
 	name=$(basename "$page" .md)
-	pandoc --standalone --from markdown --to man --output "$out/$name" "$page"
+	pandoc --standalone --from markdown-smart --to man --output "$out/$name" "$page"
 done
 echo "man pages are in $out/ (man -l $out/headrace.1)"

@@ -163,8 +163,13 @@ def test_spaces(any_url):
     assert cli("get", "k", "--url", any_url).returncode == ABSENT
     listed = cli_ok("space", "ls", "--url", any_url, text=True).stdout
     assert "one" in listed and "two" in listed
-    assert digest[:8] in cli_ok("space", "usage", "--space", "two", "--url", any_url, "--json", text=True).stdout
-    cli_ok("space", "drop", "--space", "one", "--url", any_url)
+    assert digest[:8] in cli_ok("space", "usage", "two", "--url", any_url, "--json", text=True).stdout
+    cli_ok("space", "pin", "two", "1MiB", "--url", any_url)
+    cli_ok("put", "pinned", "--pin", "--space", "two", "--url", any_url, input=b"stays")
+    usage = cli_json("space", "usage", "two", "--url", any_url, "--json")
+    usage = usage[0] if isinstance(usage, list) else usage
+    assert (usage["pinned_bytes"], usage["blocks"]) == (5, 2) and usage["pin_budget_bytes"] == pytest.approx(MIB, abs=8)
+    cli_ok("space", "drop", "one", "--url", any_url)
     assert cli("get", "k", "--space", "one", "--url", any_url).returncode == ABSENT
     assert cli_ok("get", "k", "--space", "two", "--url", any_url).stdout == b"two"
 

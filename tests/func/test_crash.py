@@ -62,7 +62,8 @@ def test_kill_daemon(work, start_daemon):
         trace = work / f"trace{attempt}.kvt"
         kvt.write(kvt.generate(100 + attempt, 120), trace)
         command = [program("headrace"), "replay", trace, "--url", daemon.tcp, "--block-bytes", "16KiB", "--ack", "stable", "--json"]
-        replay = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+        replay = subprocess.Popen([*command, "--acked", work / f"acked{attempt}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  env=environment())
         before = len(writer.acknowledged)
         wait_for("stable PUTs are acknowledged", lambda: len(writer.acknowledged) >= before + rng.randint(20, 150) or writer.failure)
         daemon.kill()
@@ -71,6 +72,11 @@ def test_kill_daemon(work, start_daemon):
         output, errors = replay.communicate(timeout=WATCHDOG_S)
         assert replay.returncode == 0, errors.decode()
         assert json.loads(output)["wrong_bytes"] == 0
+        # What the replay was told is stable, before the kill and after it, is there.
+        assert (work / f"acked{attempt}").stat().st_size > 0
+        verified = subprocess.run([*command, "--verify", work / f"acked{attempt}"], capture_output=True, env=environment(),
+                                  timeout=WATCHDOG_S, check=False)
+        assert verified.returncode == 0, (verified.stdout, verified.stderr)
         assert writer.failure is None, writer.failure
         with lib.Client(daemon.tcp) as client:
             assert_all_there(client.space("crash"), list(writer.acknowledged), LENGTH)

@@ -4,6 +4,7 @@ import re
 import kvt
 import pytest
 import simulate
+from harness import BUILD, cli_json, cli_ok
 
 
 def expected_rows(path):
@@ -65,3 +66,21 @@ def test_generated(tmp_path, seed):
     assert 0.2 < result.prefix_hits / result.references < 0.99
     tight = simulate.lru(trace, result.unique // 4)
     assert 0 < tight.prefix_hits < result.prefix_hits
+
+
+@pytest.mark.parametrize("kind", ["chat", "agent"])
+def test_generated_by_headrace(tmp_path, kind):
+    """What `headrace replay --generate` replays, and what it says other caches make of it, against this reader and these simulators."""
+    if not (BUILD / "headrace").exists():
+        pytest.skip("headrace is not built")
+    options = ["--generate", kind, "--seed", "5", "--requests", "400", "--block-bytes", "4KiB"]
+    cli_ok("replay", *options, "--write-trace", tmp_path / "trace.kvt")
+    trace = kvt.read(tmp_path / "trace.kvt")
+    capacity = trace.unique() // 4
+    said = cli_json("replay", *options, "--simulate", "--compare-size", str(capacity * 4096))
+    everything, lru = simulate.infinite(trace), simulate.lru(trace, capacity, "R")
+    assert (said["requests"], said["blocks"], said["unique_blocks"]) == everything[:3]
+    assert (said["infinite"], said["lru"]) == (everything.prefix_hits, lru.prefix_hits)
+    # A whole one has the statistics of the trace that it is made after.
+    whole = cli_json("replay", "--generate", kind, "--simulate")
+    assert whole["infinite"] / whole["blocks"] == pytest.approx(0.366 if kind == "chat" else 0.962, abs=0.035)

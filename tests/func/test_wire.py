@@ -169,9 +169,10 @@ def test_foreign_id_is_not_stored(store):
     assert store.get(b"another key") == (None, "absent")
 
 
-def test_spaces_are_apart(url):
+def test_spaces_are_apart(url, request):
     with Connection(url) as connection:
-        one, two = Store(connection, b"apart 1"), Store(connection, b"apart 2")
+        name = request.node.name.encode()
+        one, two = Store(connection, name + b" 1"), Store(connection, name + b" 2")
         one.put(b"k", b"one")
         assert two.get(b"k") == (None, "absent")
         # Even an id of the other space, asked for with this one's number, is a clean miss.
