@@ -393,6 +393,16 @@ on_space_opened(void *arg, int rc, struct space_row *row)
 }
 
 static void
+on_space_dropped(void *arg, int rc)
+{
+	struct space_wait *w = arg;
+
+	/* Not durable: after a restart the old generation would count, so nothing may be acknowledged as stable in the new one. */
+	w->row->drops_pending -= rc == 0;
+	space_wait_end(w, rc, w->row);
+}
+
+static void
 on_space_written(void *arg, int rc)
 {
 	struct space_wait *w = arg;
@@ -412,8 +422,9 @@ void
 engine_space_drop(struct engine *engine, struct space_row *row, engine_space_cb cb, void *arg)
 {
 	space_drop(engine->spaces, row, log_birth_next(engine->log),
-		   log_generation_newest(engine->log), on_space_written,
+		   log_generation_newest(engine->log), on_space_dropped,
 		   space_wait_create(engine, row, cb, arg));
+	row->drops_pending++;
 	row->usage_blocks = 0;
 	row->usage_bytes = 0;
 	row->pinned_bytes = 0;

@@ -668,6 +668,13 @@ put_decide(struct engine_put *put)
 			return;
 		}
 	}
+	if (a->space->drops_pending > 0 && a->ack >= HR_ACK_STABLE) {
+		if (put->multi != NULL && !put->multi->dead) {
+			multi_kill_held(engine, put->multi);
+		}
+		put_answer(put, HR_STATUS_REFUSED, HR_REASON_BUSY);
+		return;
+	}
 	if (put->multi != NULL && put->multi->dead) {
 		put_answer(put, HR_STATUS_REFUSED, HR_REASON_DOWN);
 		return;

@@ -26,6 +26,7 @@ struct space_row {
 	uint64_t drop_birth, drop_generation;
 	char label[64];
 	/* not on flash; kept by the engine */
+	uint32_t drops_pending; /* drops that are not durable yet */
 	uint64_t pinned_bytes, dram_bytes;
 	uint64_t gets, hits, puts, evicted_blocks;
 };

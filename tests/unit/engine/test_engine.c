@@ -118,6 +118,17 @@ test_drop(void **state)
 	}
 	engine_space_drop(rig.engine, rig.space, rig_on_space, &w);
 	assert_int_equal(rig_get(&rig, 7, 1, &version, &bytes), HR_REASON_ABSENT);
+	/* Until the drop is durable, nothing in the new generation is promised to be. */
+	if (!w.done) {
+		struct engine_put_args args = { .ack = HR_ACK_STABLE };
+		struct rig_wait early = { 0 };
+		enum hr_reason refused;
+		struct engine_put *put = rig_put_part(&rig, 9, 1, 5000, 0, &args, &refused);
+
+		engine_put_commit(rig.engine, put, rig_on_put, &early);
+		rig_until(&rig, &early);
+		assert_int_equal(early.put.reason, HR_REASON_BUSY);
+	}
 	rig_until(&rig, &w);
 	assert_int_equal(w.rc, 0);
 	assert_int_equal(rig_put(&rig, 7, 1, 100000, HR_ACK_STABLE, false).status, HR_STATUS_OK);
