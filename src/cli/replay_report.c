@@ -254,9 +254,12 @@ text_hits(const struct replay_report *report, FILE *out)
 		100 * ratio(counts->prefix_hits, counts->blocks));
 	gap = (int)strlen(b) + 13;
 	if (report->infinite != NULL) {
-		fprintf(out, "    infinite cache    %14s%*s%5.1f %%\n",
+		fprintf(out, "    infinite cache    %14s%*s%5.1f %%%s\n",
 			report_number(report->infinite_hits, a), gap, "",
-			100 * ratio(report->infinite_hits, counts->blocks));
+			100 * ratio(report->infinite_hits, counts->blocks),
+			counts->prefix_hits > report->infinite_hits
+			    ? "  from empty; this store was not"
+			    : "");
 	}
 	if (report->lru_blocks != 0) {
 		fprintf(out, "    LRU               %14s%*s%5.1f %%  at %s blocks\n",

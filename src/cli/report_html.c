@@ -137,7 +137,10 @@ tiles(const struct page *page)
 	tile(page, "", value, what);
 	snprintf(value, sizeof(value), "%.1f %%",
 		 percent(counts->prefix_hits, report->infinite_hits));
-	tile(page, "", value, "of what an infinite cache would hit");
+	tile(page, "", value,
+	     counts->prefix_hits > report->infinite_hits
+		 ? "of what an infinite cache would hit from empty: this one was not"
+		 : "of what an infinite cache would hit");
 	tile(page, counts->wrong_bytes == 0 ? "good" : "bad", report_number(counts->wrong_bytes, a),
 	     "wrong bytes");
 	snprintf(value, sizeof(value), "%.0f s", counts->gpu_seconds_saved);
