@@ -753,7 +753,9 @@ put_value(struct peer *peer, struct request *req, struct piece *piece, const str
 		req->iov_count = first;
 		return 0;
 	}
-	(void)crc32c_chunks(&req->iov[first], req->iov_count - first, WIRE_CHUNK_BYTES, crcs);
+	if (req->iov_count > first) {
+		(void)crc32c_chunks(&req->iov[first], req->iov_count - first, WIRE_CHUNK_BYTES, crcs);
+	}
 	req->payload_bytes += piece->bytes;
 	return 0;
 }
