@@ -332,6 +332,9 @@ test_invalid_items(void **state)
 	job->items[0].expected_len = 100;
 	(void)job_run(&w, job);
 	assert_int_equal(job->items[0].status, HR_STATUS_INVALID);
+	job->items[0].object_off = 1;
+	(void)job_run(&w, job);
+	assert_int_equal(job->items[0].status, HR_STATUS_INVALID);
 	free(job);
 	free(in);
 	free(out);
