@@ -754,7 +754,8 @@ put_value(struct peer *peer, struct request *req, struct piece *piece, const str
 		return 0;
 	}
 	if (req->iov_count > first) {
-		(void)crc32c_chunks(&req->iov[first], req->iov_count - first, WIRE_CHUNK_BYTES, crcs);
+		(void)crc32c_chunks(&req->iov[first], req->iov_count - first, WIRE_CHUNK_BYTES,
+				    crcs);
 	}
 	req->payload_bytes += piece->bytes;
 	return 0;
