@@ -25,6 +25,14 @@ is_bytes(const char *name)
 	return strstr(name, "bytes") != NULL && !ends_with(name, "_count");
 }
 
+/* Counters grow; a level that happens to be higher than a moment ago has no rate. */
+static bool
+has_rate(const char *name, const json_t *value)
+{
+	return json_is_integer(value) && !ends_with(name, "_now") && !ends_with(name, "_high") &&
+	       !ends_with(name, "_max");
+}
+
 /* "123456" as "123,456"; with the unit where the name tells it. */
 static void
 format_number(const char *name, double value, bool whole, char *ret, size_t ret_bytes)
@@ -66,7 +74,7 @@ print_scalar(const struct printer *printer, const char *name, const json_t *now,
 		format_number(name, value, json_is_integer(now), text, sizeof(text));
 		fprintf(printer->out, "%*s%-*s %16s", depth * 2, "", NAME_COLUMNS - depth * 2, name,
 			text);
-		if (grown != 0 && printer->seconds > 0) {
+		if (grown != 0 && printer->seconds > 0 && has_rate(name, now)) {
 			format_number(name, grown / printer->seconds, false, text, sizeof(text));
 			fprintf(printer->out, "  %s%s/s", grown > 0 ? "+" : "", text);
 		}

@@ -62,9 +62,10 @@ what_is_nested_has_headings(void **state)
 static void
 growth_is_a_rate(void **state)
 {
-	char *text = print("{\"shards\": [{\"gets\": 300, \"bytes_in\": 2097152, \"same\": 5}]}",
-			   "{\"shards\": [{\"gets\": 100, \"bytes_in\": 0, \"same\": 5}]}", 2,
-			   false);
+	char *text = print(
+	    "{\"shards\": [{\"gets\": 300, \"bytes_in\": 2097152, \"same\": 5, \"puts_now\": 9}]}",
+	    "{\"shards\": [{\"gets\": 100, \"bytes_in\": 0, \"same\": 5, \"puts_now\": 3}]}", 2,
+	    false);
 	char *same;
 
 	(void)state;
