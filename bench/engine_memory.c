@@ -4,6 +4,8 @@
  *             size prints what index and policy take by their own account, and how the process has grown since the first 100,000
  *             blocks, when everything whose size does not depend on the number of blocks has reached it: the arena (64 MiB of DRAM
  *             tier and PUTs under way), its entries, pending records, the memory of why blocks went, open segments' descriptors.
+ * Note:       a block may be lost: two of some millions share a tag of the index, and the device has forgotten the descriptors that tell them
+ *             apart. An engine whose device remembers reads them (get.c).
  * Use:        engine_memory [--ttl] [MILLIONS...]          default: 1 3 7 10 13, cumulative
  *             --ttl: every block has a time to live, which the engine keeps beside the index.
  * Exit:       1 when a size, or by account one on the way there, needs more than 24 bytes a block + 4 MiB.
