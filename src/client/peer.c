@@ -1444,7 +1444,8 @@ peer_connect(struct peer *peer)
 		return;
 	}
 	if (core->options.gap_waits) {
-		timeout_us = HR_MIN(timeout_us, (uint64_t)GAP_HELLO_US);
+		timeout_us =
+		    HR_MIN(timeout_us, (uint64_t)GAP_HELLO_US << HR_MIN(peer->failures, 3u));
 	}
 	core->stat.connects++;
 	peer->state = PEER_CONNECTING;

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "base/size.h"
 
@@ -194,6 +196,11 @@ url_parse(const char *text, struct url *ret_url, struct errbuf *err)
 	} else {
 		rc = errf(err, -HR_EURL,
 			  "%.100s: file:PATH?size=SIZE, unix:PATH or tcp:HOST:PORT is wanted", text);
+	}
+	if (rc == 0 && url.kind == URL_UNIX &&
+	    strlen(url.path) >= sizeof(((struct sockaddr_un *)0)->sun_path)) {
+		rc = errf(err, -HR_EURL, "%.100s…: the path of a socket has at most 107 bytes",
+			  text);
 	}
 	if (rc == 0 && url.kind != URL_TCP && url.path[0] == 0) {
 		rc = errf(err, -HR_EURL, "%.100s: a path is wanted", text);

@@ -1,6 +1,8 @@
 /* fakenode.c - a node that keeps blocks in a list and misbehaves when told to. */
 #include "lib/fakenode.h"
 
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +20,8 @@ struct fake_conn {
 	struct wire_buf out; /* being sent */
 	struct wire_buf next;
 	bool sending, receiving, closed, hello_done;
+	uint8_t nonces[32];
+	struct wire_buf hello;
 	struct iovec iov_in, iov_out;
 };
 
@@ -30,6 +34,7 @@ conn_free_if_idle(struct fake_conn *conn)
 		list_del(&conn->link);
 		wire_buf_free(&conn->out);
 		wire_buf_free(&conn->next);
+		wire_buf_free(&conn->hello);
 		free(conn->in);
 		free(conn);
 	}
@@ -104,8 +109,32 @@ answer(struct fake_conn *conn, const struct wire_header *to, uint16_t flags, uin
 	}
 }
 
+/* The client's nonce within its hello. */
+static const uint8_t *
+payload_of_hello(struct wire_reader reader)
+{
+	return reader.at + 24;
+}
+
+/* docs/protocol/README.md, AUTH: HMAC over both nonces, the label and the HELLO's items. */
+static bool
+proof_holds(struct fake_conn *conn, struct wire_reader reader)
+{
+	struct wire_buf text = { 0 };
+	uint8_t proof[EVP_MAX_MD_SIZE];
+	unsigned len = 0;
+
+	bytes_add(&text, conn->nonces, 32);
+	bytes_add(&text, "headrace auth 1", 15);
+	bytes_add(&text, conn->hello.bytes, conn->hello.len);
+	(void)HMAC(EVP_sha256(), conn->node->secret, (int)strlen(conn->node->secret), text.bytes,
+		   text.len, proof, &len);
+	wire_buf_free(&text);
+	return reader.end - reader.at == len && memcmp(reader.at, proof, len) == 0;
+}
+
 static void
-hello(struct fake_conn *conn, const struct wire_header *header)
+hello(struct fake_conn *conn, const struct wire_header *header, struct wire_reader reader)
 {
 	struct fakenode *node = conn->node;
 	struct wire_server_hello hello = { .version = WIRE_VERSION,
@@ -117,23 +146,44 @@ hello(struct fake_conn *conn, const struct wire_header *header)
 					   .request_bytes_max = 32 << 20,
 					   .tenant_number = 1,
 					   .connection_id = 1 };
-	struct wire_map_node map_node = { .state = WIRE_SERVING,
-					  .text = "tcp=10.0.0.1:1",
-					  .text_len = 14 };
-	struct wire_map_shard map_shard = { .weight = 1 << 30, .state = WIRE_SERVING };
+	struct wire_map_node map_nodes[5];
+	struct wire_map_shard map_shards[5];
 	struct wire_map map = { .epoch = 1,
-				.nodes_count = 1,
-				.shards_count = 1,
-				.nodes = &map_node,
-				.shards = &map_shard };
+				.nodes_count = 1 + node->others_count,
+				.shards_count = 1 + node->others_count,
+				.nodes = map_nodes,
+				.shards = map_shards };
 	struct wire_buf items = { 0 };
 
 	node->hellos++;
 	conn->hello_done = true;
 	memcpy(hello.shard_uuid, node->shard_uuid, 16);
 	memcpy(hello.node_uuid, node->node_uuid, 16);
-	memcpy(map_node.uuid, node->node_uuid, 16);
-	memcpy(map_shard.uuid, node->shard_uuid, 16);
+	memset(map_nodes, 0, sizeof(map_nodes));
+	memset(map_shards, 0, sizeof(map_shards));
+	for (uint32_t i = 0; i < map.nodes_count; i++) {
+		const struct fakenode *of = i == 0 ? node : node->others[i - 1];
+
+		memcpy(map_nodes[i].uuid, of->node_uuid, 16);
+		memcpy(map_shards[i].uuid, of->shard_uuid, 16);
+		map_nodes[i].state = map_shards[i].state = WIRE_SERVING;
+		map_nodes[i].text = of->address_text != NULL ? of->address_text : "";
+		map_nodes[i].text_len = (uint32_t)strlen(map_nodes[i].text);
+		map_shards[i].weight = 1 << 30;
+		map_shards[i].node_idx = i;
+	}
+	if (header->op == WIRE_HELLO) {
+		memcpy(conn->nonces, payload_of_hello(reader), 16);
+		memset(conn->nonces + 16, 0xab, 16);
+		wire_buf_reset(&conn->hello);
+		bytes_add(&conn->hello, reader.at, (size_t)(reader.end - reader.at));
+		hello.auth = node->secret != NULL;
+	} else if (!proof_holds(conn, reader)) {
+		answer(conn, header, WIRE_FLAG_LAST | WIRE_FLAG_REFUSED, WIRE_NOT_AUTHENTICATED,
+		       &items, 0, NULL, 0);
+		return;
+	}
+	memset(hello.nonce, 0xab, 16);
 	if (node->hello_status != 0) {
 		answer(conn, header, WIRE_FLAG_LAST | WIRE_FLAG_REFUSED, node->hello_status, &items,
 		       0, NULL, 0);
@@ -335,8 +385,8 @@ frame(struct fake_conn *conn, const struct wire_header *header, const uint8_t *i
 	conn->node->cancels += header->op == WIRE_CANCEL;
 	conn->node->releases += header->op == WIRE_RELEASE;
 	conn->node->priority_last = header->priority;
-	if (header->op == WIRE_HELLO) {
-		hello(conn, header);
+	if (header->op == WIRE_HELLO || header->op == WIRE_AUTH) {
+		hello(conn, header, reader);
 	} else if (header->op == WIRE_SPACE) {
 		space(conn, header, reader);
 	} else if (conn->node->silent || (header->flags & WIRE_FLAG_NO_ANSWER) != 0) {

@@ -35,6 +35,10 @@ struct fakenode {
 	uint16_t hello_status;	/* refuses HELLO */
 	bool refuse_puts;	/* busy */
 	bool extra_answer;	/* answers what nobody asked */
+	const char *secret;	/* HELLO asks for a proof of it */
+	struct fakenode *others[4]; /* the map has these nodes, too */
+	unsigned others_count;
+	const char *address_text; /* "tcp=…" of the map */
 	/* what was seen */
 	unsigned hellos, frames, cancels, releases, put_items, get_items;
 	uint32_t lease_ms;

@@ -747,6 +747,153 @@ test_close_under_way(void **state)
 	world_end(&w);
 }
 
+/* -- several nodes and addresses ------------------------------------------------------------------------------------------------ */
+
+struct fleet {
+	struct sim *sim;
+	struct io *client_io, *node_io;
+	struct fakenode nodes[3];
+	struct world w; /* sim, core and space of it are the fleet's */
+};
+
+static void
+fleet_begin(struct fleet *f, uint64_t seed, const char *const *addresses, unsigned addresses_count,
+	    const char *secret)
+{
+	static const char *texts[] = { "label.rack=1 tcp=10.0.0.1:1", "unix=/x tcp=10.0.0.2:1",
+				       "tcp=10.0.0.3:1" };
+	struct core_options options = { .addresses = addresses,
+					.addresses_count = addresses_count,
+					.tenant = "t",
+					.token = (const uint8_t *)secret,
+					.token_len = secret != NULL ? strlen(secret) : 0 };
+	static const uint8_t digest[32] = { 1 };
+	char address[32];
+
+	memset(f, 0, sizeof(*f));
+	assert_int_equal(sim_create(seed, &f->sim), 0);
+	f->client_io = inhabitant(f->sim);
+	f->node_io = inhabitant(f->sim);
+	for (int i = 0; i < 3; i++) {
+		(void)snprintf(address, sizeof(address), "tcp:10.0.0.%d:1", i + 1);
+		assert_int_equal(fakenode_start(f->node_io, address, PART, &f->nodes[i]), 0);
+		memset(f->nodes[i].shard_uuid, 0x30 + i, 16);
+		memset(f->nodes[i].node_uuid, 0x40 + i, 16);
+		f->nodes[i].address_text = texts[i];
+	}
+	for (int i = 0; i < 3; i++) {
+		for (int j = 0; j < 3; j++) {
+			if (j != i) {
+				f->nodes[i].others[f->nodes[i].others_count++] = &f->nodes[j];
+			}
+		}
+	}
+	assert_int_equal(core_create(f->client_io, &options, &f->w.core), 0);
+	f->w.sim = f->sim;
+	f->w.space = core_space_get(f->w.core, digest, "fleet");
+}
+
+static void
+fleet_end(struct fleet *f)
+{
+	core_close(f->w.core);
+	assert_true(sim_run(f->sim, is_closed, f->w.core, 10 * 1000 * 1000));
+	while (core_reap(f->w.core) != NULL) {
+	}
+	core_destroy(f->w.core);
+	for (int i = 0; i < 3; i++) {
+		fakenode_stop(&f->nodes[i]);
+	}
+	pass(&f->w, 1000 * 1000);
+	io_destroy(f->client_io);
+	io_destroy(f->node_io);
+	sim_destroy(f->sim);
+}
+
+/* Any node tells of all; blocks go where their routes say; who does not know a route asks all; one node away costs its own share, at once. */
+static void
+test_fleet(void **state)
+{
+	static const char *addresses[] = { "tcp:10.0.0.99:1", "tcp:10.0.0.2:1" };
+	uint8_t *in = noise(21, 64 * 1000), *out = calloc(64, 1000);
+	unsigned down = 0;
+	struct fleet f;
+	struct job *job;
+
+	(void)state;
+	fleet_begin(&f, 21, addresses, 2, NULL);
+	job = job_make(&f.w, HR_OP_PUT, 64, in, 1000);
+	for (int i = 0; i < 64; i++) {
+		job->items[i].flags = HR_ITEM_ROUTE;
+		job->items[i].route = (uint64_t)i * 0x9e3779b97f4a7c15;
+	}
+	(void)job_run(&f.w, job);
+	assert_int_equal(job->batch.ok_count, 64);
+	free(job);
+	for (int i = 0; i < 3; i++) {
+		assert_in_range(f.nodes[i].put_items, 8, 40);
+	}
+	job = job_make(&f.w, HR_OP_GET, 64, out, 1000);
+	for (int i = 0; i < 64; i++) {
+		job->items[i].flags = HR_ITEM_ALL_SHARDS;
+	}
+	(void)job_run(&f.w, job);
+	assert_int_equal(job->batch.ok_count, 64);
+	assert_memory_equal(in, out, 64 * 1000);
+	/* One node goes. */
+	io_listener_close(f.nodes[1].listener);
+	f.nodes[1].listener = NULL;
+	fakenode_break(&f.nodes[1]);
+	pass(&f.w, 10000);
+	(void)job_run(&f.w, job);
+	for (int i = 0; i < 64; i++) {
+		down += job->items[i].reason == HR_REASON_DOWN;
+	}
+	assert_int_equal(down, f.nodes[1].put_items);
+	assert_int_equal(job->batch.ok_count, 64 - down);
+	free(job);
+	job = job_make(&f.w, HR_OP_DELETE, 64, NULL, 0);
+	for (int i = 0; i < 64; i++) {
+		job->items[i].flags = HR_ITEM_ALL_SHARDS;
+	}
+	(void)job_run(&f.w, job);
+	assert_int_equal(job->batch.ok_count, 64 - down);
+	free(job);
+	free(in);
+	free(out);
+	fleet_end(&f);
+}
+
+/* A node that wants a proof gets it, and who has none is told. */
+static void
+test_token(void **state)
+{
+	static const char *addresses[] = { "tcp:10.0.0.1:1" };
+	uint8_t *in = noise(22, 1000);
+	char text[200];
+	struct fleet f;
+	struct job *job;
+
+	(void)state;
+	for (int right = 0; right < 3; right++) {
+		fleet_begin(&f, 22, addresses, 1,
+			    right == 2	 ? "swordfish"
+			    : right == 1 ? "sardine"
+					 : NULL);
+		for (int i = 0; i < 3; i++) {
+			f.nodes[i].secret = "swordfish";
+		}
+		job = job_make(&f.w, HR_OP_PUT, 1, in, 1000);
+		(void)job_run(&f.w, job);
+		assert_int_equal(job->batch.ok_count, right == 2);
+		assert_int_equal(core_last_error(f.w.core, text, sizeof(text)),
+				 right == 2 ? 0 : -HR_EAUTH);
+		free(job);
+		fleet_end(&f);
+	}
+	free(in);
+}
+
 int
 main(void)
 {
@@ -767,6 +914,8 @@ main(void)
 		cmocka_unit_test(test_bad_peer),
 		cmocka_unit_test(test_busy),
 		cmocka_unit_test(test_close_under_way),
+		cmocka_unit_test(test_fleet),
+		cmocka_unit_test(test_token),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -62,6 +62,9 @@ test_paths(void **state)
 	assert_int_equal(url_parse("file:b.img", &url, NULL), 0);
 	assert_true(url.size_bytes == 0);
 	url_fini(&url);
+	refused(
+	    "unix:/0123456789/0123456789/0123456789/0123456789/0123456789/0123456789/0123456789/0123456789/0123456789/0123456789",
+	    "107");
 	refused("file:", "path");
 	refused("unix:", "path");
 	refused("http://x", "http://x");
