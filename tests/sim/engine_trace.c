@@ -94,7 +94,7 @@ test_stop_while_reclaiming(void **state)
 		for (uint32_t i = 0; i < 900; i++) {
 			bulk_put(bulk, i, 0);
 		}
-		bulk_pass(bulk, stop * 40);
+		bulk_pass(bulk, stop * 200);
 		bulk_destroy(bulk);
 	}
 }
