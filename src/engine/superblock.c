@@ -718,10 +718,13 @@ refuse_device(struct io *io, struct io_device *device, int rc, char *detail)
 		rc = -HR_ECORRUPT;
 	} else {
 		rc = -HR_EFOREIGN;
-		SAY(detail, "not a Headrace device: %s; `headrace format` makes one",
-		    is_all_zero(head, INSPECT_BYTES) ? "it is blank"
-		    : name != NULL		     ? name
-						     : "it carries unknown data");
+		bool blank = is_all_zero(head, INSPECT_BYTES);
+
+		SAY(detail, "not a Headrace device: %s; `headrace format%s` makes it one%s",
+		    blank	   ? "it is blank"
+		    : name != NULL ? name
+				   : "it carries unknown data",
+		    blank ? "" : " --force", blank ? "" : ", and what it carries is lost");
 	}
 	free(head);
 	return rc;

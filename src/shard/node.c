@@ -124,9 +124,10 @@ device_open_error(const char *path, int rc, char detail[DETAIL_BYTES])
 		return rc;
 	case -EACCES:
 	case -EPERM:
+		/* The lock is a file beside an image, and was made by whoever opened the image first. */
 		snprintf(detail, DETAIL_BYTES,
-			 "device %s: no permission to read and write it (uid %u)", path,
-			 (unsigned)geteuid());
+			 "device %s%s: Permission denied to read and write it (uid %u)", path,
+			 access(path, R_OK | W_OK) == 0 ? ".lock" : "", (unsigned)geteuid());
 		return rc;
 	default:
 		snprintf(detail, DETAIL_BYTES, "device %s: %s", path, error_text(rc));

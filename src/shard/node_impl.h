@@ -70,6 +70,7 @@ struct node_shard {
 	struct io_device *io_device;
 	struct engine *engine;
 	struct io_timer drop_timer;
+	bool loaded; /* recovery is over, well or not */
 	bool dropping;
 	int failed;
 };

@@ -55,7 +55,10 @@ shard_drop_cb(void *arg)
 {
 	struct node_shard *ns = arg;
 
-	engine_stop(ns->engine, shard_stopped_cb, ns);
+	/* An engine that is still finding out what it holds is stopped when it knows: shard_ready_cb() comes back here. */
+	if (ns->loaded) {
+		engine_stop(ns->engine, shard_stopped_cb, ns);
+	}
 }
 
 /* Not inside whatever call of the engine told us. */
@@ -90,6 +93,11 @@ shard_ready_cb(void *arg, int rc, const struct recover_result *result)
 	struct node_shard *ns = arg;
 	char uuid[37];
 
+	ns->loaded = true;
+	if (ns->dropping) {
+		io_timer_set(ns->thread->io, &ns->drop_timer, io_now_us(ns->thread->io),
+			     shard_drop_cb, ns);
+	}
 	if (rc != 0) {
 		shard_failed_cb(ns, rc);
 		return;

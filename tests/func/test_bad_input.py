@@ -88,7 +88,10 @@ def test_bad_frame(node, witness, what, kind):
     counted, lines = ended_bad(node), len(node.log().splitlines())
     with Connection(node.url(kind)) as connection:
         Store(connection, b"bad input")
-        connection.send_bytes(BAD[what]())
+        try:
+            connection.send_bytes(BAD[what]())
+        except Closed:
+            pass  # Ended before all of it was taken.
         assert connection.ended(), "the connection must end"
     wait_for("the counter", lambda: ended_bad(node) == counted + 1)
     assert len(node.log().splitlines()) - lines <= 1, "one line in the log"

@@ -172,6 +172,7 @@ def test_no_permission(work, image):
     own = log / "own"
     format_image(own, 64 * MIB)
     os.chown(own, 65534, 65534)
+    os.chown(f"{own}.lock", 65534, 65534)
     (work / "closed").mkdir(mode=0o700)
     refused(Daemon(log, [own], wrap=nobody, unix=False, listen=[f"unix:{work}/closed/hr.sock"]), "closed/hr.sock", "ermission denied")
     config = work / "secret.yaml"
