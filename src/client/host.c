@@ -99,7 +99,7 @@ paths_make(struct host *host, const char *path, struct errbuf *err)
 		if (strlen(real) + strlen(base) + 16 > PATH_MAX) {
 			return errf(err, -ENAMETOOLONG, "file:%s: the path is too long", path);
 		}
-		(void)strcat(strcat(real, "/"), base);
+		(void)snprintf(real + strlen(real), sizeof(real) - strlen(real), "/%s", base);
 	}
 	host->path = strdup(real);
 	slash = strrchr(real, '/');
