@@ -229,9 +229,7 @@ peer_for_shard(struct core *core, const struct wire_map *map, uint32_t i, struct
 	char *address;
 
 	if (peer == NULL && from != NULL && from->boot && memcmp(from->uuid, shard->uuid, 16) == 0) {
-		peer = from;
-		peer->boot = false;
-		core->boot = NULL;
+		peer = from; /* it becomes that shard's once the whole map is taken */
 	}
 	address = node_address(core, node, from);
 	if (address == NULL) {
@@ -262,9 +260,9 @@ core_map_take(struct core *core, struct wire_map *map, struct peer *from)
 	struct peer **peers = calloc(HR_MAX(map->shards_count, 1u), sizeof(struct peer *));
 	struct peer **old = core->peers;
 	unsigned old_count = core->peers_count;
-	bool whole = peers != NULL;
+	bool whole = peers != NULL && map->shards_count > 0;
 
-	if (core->closing || map->shards_count == 0 || peers == NULL) {
+	if (core->closing) {
 		free(peers);
 		wire_map_free(map);
 		return;
@@ -275,16 +273,17 @@ core_map_take(struct core *core, struct wire_map *map, struct peer *from)
 		whole = peers[i] != NULL;
 	}
 	if (!whole) {
-		/* No memory, or nonsense: the old map serves on. New peers of it are idle. */
-		for (uint32_t i = 0; i < map->shards_count && peers[i] != NULL; i++) {
-			if (peer_find(core, peers[i]->uuid) != peers[i]) {
+		/* No memory, or nonsense: the old map serves on, and who sent it is not trusted with more. */
+		for (uint32_t i = 0; peers != NULL && i < map->shards_count && peers[i] != NULL;
+		     i++) {
+			if (peers[i] != from && peer_find(core, peers[i]->uuid) != peers[i]) {
 				peer_bury(core, peers[i]);
 			}
 		}
 		free(peers);
 		wire_map_free(map);
-		if (!core->have_map) {
-			boot_start(core);
+		if (from != NULL) {
+			peer_fail(from, -HR_EPROTO, "its map cannot be used");
 		}
 		return;
 	}
@@ -294,6 +293,12 @@ core_map_take(struct core *core, struct wire_map *map, struct peer *from)
 	core->peers = peers;
 	core->peers_count = map->shards_count;
 	core->have_map = true;
+	for (unsigned i = 0; i < core->peers_count; i++) {
+		if (peers[i] == core->boot) {
+			peers[i]->boot = false;
+			core->boot = NULL;
+		}
+	}
 	for (unsigned i = 0; i < old_count; i++) {
 		if (peer_find(core, old[i]->uuid) != old[i]) {
 			peer_bury(core, old[i]);

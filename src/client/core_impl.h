@@ -351,7 +351,7 @@ bool peer_quiet(const struct peer *peer); /* no callback is outstanding */
 struct request *req_create(struct peer *peer, enum request_kind kind, uint8_t op);
 void req_free(struct request *req);
 int req_slot_take(struct peer *peer, struct request *req);
-void req_queue(struct request *req);
+int req_queue(struct request *req);
 int req_iov_add(struct request *req, void *base, size_t len);
 void peer_note(struct peer *peer, uint8_t op, struct core_space *space, struct wire_buf *items,
 	       uint32_t items_count);

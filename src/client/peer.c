@@ -100,10 +100,16 @@ req_slot_take(struct peer *peer, struct request *req)
 	return -EAGAIN;
 }
 
-void
+/* -ENOMEM: its items could not be built; it is freed. */
+int
 req_queue(struct request *req)
 {
+	if (req->items.failed) {
+		req_free(req);
+		return -ENOMEM;
+	}
 	list_add_tail(&req->peer->queue, &req->link);
+	return 0;
 }
 
 int
@@ -149,7 +155,7 @@ peer_note(struct peer *peer, uint8_t op, struct core_space *space, struct wire_b
 	req->items = *items;
 	req->items_count = items_count;
 	*items = (struct wire_buf){ 0 };
-	req_queue(req);
+	(void)req_queue(req);
 }
 
 static uint32_t
@@ -270,8 +276,9 @@ request_detach(struct request *req)
 {
 	struct peer *peer = req->peer;
 
-	if (req->tx != REQUEST_SENT && !req->sliced && req->iov_at == 0 && req->iov_off == 0) {
-		request_unhold(req); /* nothing of it has gone out: it never was */
+	if (req->tx != REQUEST_SENT && !req->sliced && req->iov_at == 0 && req->iov_off == 0 &&
+	    !list_empty(&req->link)) { /* on no list: it is being built */
+		request_unhold(req);   /* nothing of it has gone out: it never was */
 		req_free(req);
 		return;
 	}
@@ -1069,8 +1076,11 @@ peer_space_number(struct peer *peer, struct core_space *space, uint32_t *ret_num
 	wire_space_request_encode(&req->items, &open);
 	req->items_count = 1;
 	req->space = space;
+	if (req_queue(req) != 0) {
+		*ret_refused = HR_REASON_BUSY;
+		return false;
+	}
 	row->state = SPACE_OPENING;
-	req_queue(req);
 	return false;
 }
 
@@ -1171,7 +1181,7 @@ calls_start(struct peer *peer)
 		call->items = (struct wire_buf){ 0 };
 		req->items_count = req->items.len > 0 ? 1 : 0;
 		req->deadline_at_us = io_now_us(peer->core->io) + call->deadline_us;
-		req_queue(req);
+		(void)req_queue(req);
 	}
 }
 
@@ -1298,8 +1308,7 @@ auth_send(struct peer *peer, const struct wire_server_hello *hello)
 	req->items.len = proof_len;
 	req->items_count = 1;
 	peer->state = PEER_AUTH;
-	req_queue(req);
-	return 0;
+	return req_queue(req);
 }
 
 static void
@@ -1410,8 +1419,11 @@ hello_send(struct peer *peer)
 	memcpy(hello.nonce, peer->nonce, 16);
 	wire_client_hello_encode(&req->items, &hello);
 	req->items_count = 1;
-	req_queue(req);
 	rx_post(peer);
+	if (req_queue(req) != 0) {
+		peer_fail(peer, -ENOMEM, "no memory");
+		return;
+	}
 	peer_pump(peer);
 }
 

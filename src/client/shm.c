@@ -149,8 +149,7 @@ region_send(struct peer *peer, uint32_t idx)
 	wire_region_encode(&req->items, &items);
 	req->items_count = 1;
 	req->fd = region->fd;
-	peer->regions_sent[idx] = true;
-	req_queue(req);
+	peer->regions_sent[idx] = req_queue(req) == 0;
 }
 
 void
