@@ -4,6 +4,10 @@
  * stable and no read is under way in it, the segment is freed. What must be carried: leased and pinned blocks, tombstones and commit
  * records that are still needed. What may be: records inside the policy's threshold, most recent first, within a budget that keeps
  * write amplification under engine_options.wa_limit_permille.
+ *
+ * Copies need room that only a freed segment gives. A log without a free segment (each crash seals what was open, half empty) takes none, so
+ * then nothing is carried, not even what must be: values are evicted, blocks whose commit record cannot move go with it. A tombstone
+ * cannot go; its segment is passed over until another one is free.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -40,6 +44,8 @@ struct reclaim {
 	uint32_t unstable;	  /* appended, not stable yet */
 	struct list_head blocked; /* read, waiting for room in the log */
 	uint64_t budget_pages;	  /* what this victim may give */
+	bool stuck;		  /* a tombstone of the victim has nowhere to go */
+	bool *passed_over;	  /* by segment: was stuck, and nothing was freed since */
 };
 
 static void carry_go(struct reclaim *r);
@@ -50,6 +56,11 @@ reclaim_create(struct engine *engine)
 	struct reclaim *r = calloc(1, sizeof(*r));
 
 	if (r == NULL) {
+		return -ENOMEM;
+	}
+	r->passed_over = calloc(engine->slice.segments_count, sizeof(r->passed_over[0]));
+	if (r->passed_over == NULL) {
+		free(r);
 		return -ENOMEM;
 	}
 	r->engine = engine;
@@ -76,6 +87,7 @@ reclaim_destroy(struct engine *engine)
 {
 	if (engine->reclaim != NULL) {
 		carries_free(engine->reclaim);
+		free(engine->reclaim->passed_over);
 		free(engine->reclaim);
 		engine->reclaim = NULL;
 	}
@@ -130,6 +142,7 @@ on_freed(void *arg, int rc)
 		engine_fail(engine, rc);
 	} else {
 		engine->stat.reclaims++;
+		memset(r->passed_over, 0, engine->slice.segments_count);
 		appends_retry(engine);
 	}
 	reclaim_kick(engine);
@@ -148,6 +161,14 @@ victim_finish(struct reclaim *r)
 	carries_free(r);
 	if (gives_up(engine)) {
 		r->running = false;
+		engine_async_end(engine);
+		return;
+	}
+	if (r->stuck) {
+		r->stuck = false;
+		r->passed_over[r->victim] = true;
+		r->running = false;
+		reclaim_kick(engine);
 		engine_async_end(engine);
 		return;
 	}
@@ -183,6 +204,21 @@ tombstone_of(struct engine *engine, const struct reclaim *r, const struct desc *
 	return true;
 }
 
+static void
+carry_becomes(struct carry *c, const struct desc *tombstone)
+{
+	free(c->key);
+	free(c->crcs);
+	c->key = NULL;
+	c->crcs = NULL;
+	c->desc = *tombstone;
+	c->must = true;
+	if (c->entry != NULL) {
+		cache_unref(c->reclaim->engine->cache, c->entry);
+		c->entry = NULL;
+	}
+}
+
 /* The record of a carry goes. True: the carry is its tombstone from now on. */
 static bool
 carry_evict(struct carry *c, uint8_t reason)
@@ -200,20 +236,36 @@ carry_evict(struct carry *c, uint8_t reason)
 	needed = tombstone_of(engine, c->reclaim, &c->desc, &found, &tombstone);
 	record_kill(engine, &found, reason);
 	engine->stat.reclaim_evicted_blocks++;
-	if (!needed) {
+	if (needed) {
+		carry_becomes(c, &tombstone);
+	}
+	return needed;
+}
+
+/* The block whose commit record has nowhere to go. As carry_evict(). */
+static bool
+commit_evict(struct carry *c)
+{
+	struct engine *engine = c->reclaim->engine;
+	struct desc tombstone;
+	struct index_key key = index_key_make(engine->index, c->desc.space_number,
+					      c->desc.space_generation, c->desc.id, 0);
+	struct multi *m = hashmap_get_ptr(&engine->multis, key.hash);
+	struct found found;
+	bool needed;
+
+	if (m == NULL || m->put_number != c->desc.put_number ||
+	    !record_at(engine, c->desc.space_number, c->desc.space_generation, c->desc.id, 0,
+		       m->parts[0].place, &found)) {
 		return false;
 	}
-	free(c->key);
-	free(c->crcs);
-	c->key = NULL;
-	c->crcs = NULL;
-	c->desc = tombstone;
-	c->must = true;
-	if (c->entry != NULL) {
-		cache_unref(engine->cache, c->entry);
-		c->entry = NULL;
+	needed = tombstone_of(engine, c->reclaim, &c->desc, &found, &tombstone);
+	record_kill(engine, &found, HR_REASON_EVICTED);
+	engine->stat.reclaim_evicted_blocks++;
+	if (needed) {
+		carry_becomes(c, &tombstone);
 	}
-	return true;
+	return needed;
 }
 
 static void
@@ -283,8 +335,12 @@ carry_append(struct carry *c)
 		}
 	}
 	if (pending_append(p) != 0) {
-		pending_destroy(p);
-		return false;
+		/* New segments for pinned values end before those for survivors; among these they stay pinned. */
+		p->class = CLASS_SURVIVOR;
+		if (pending_append(p) != 0) {
+			pending_destroy(p);
+			return false;
+		}
 	}
 	p->on_done = on_carry_done;
 	p->on_done_arg = r;
@@ -305,10 +361,43 @@ carry_end(struct carry *c)
 	c->reclaim->inflight--;
 }
 
+/* No segment is free and no write that is under way will make room: only this victim can. */
+static bool
+room_never_comes(const struct engine *engine)
+{
+	struct log_counters c;
+
+	log_counters_get(engine->log, &c);
+	return c.free_count == 0 && c.units_inflight < LOG_UNITS_INFLIGHT_MAX;
+}
+
+/* True: done with it, one way or the other. False: waits for room in the log. */
+static bool
+carry_settle(struct carry *c)
+{
+	bool tombstone;
+
+	while (!carry_append(c)) {
+		if (!room_never_comes(c->reclaim->engine)) {
+			return false;
+		}
+		if (c->desc.kind == DESC_TOMBSTONE) {
+			c->reclaim->stuck = true;
+			return true;
+		}
+		tombstone = c->desc.kind == DESC_COMMIT ? commit_evict(c)
+							: carry_evict(c, HR_REASON_EVICTED);
+		if (!tombstone) {
+			return true;
+		}
+	}
+	return true;
+}
+
 static void
 carry_try(struct carry *c)
 {
-	if (carry_append(c)) {
+	if (carry_settle(c)) {
 		carry_end(c);
 	} else {
 		list_add_tail(&c->reclaim->blocked, &c->link);
@@ -324,7 +413,7 @@ reclaim_retry(struct engine *engine)
 	while (!list_empty(&r->blocked)) {
 		struct carry *c = list_pop_entry(&r->blocked, struct carry, link);
 
-		if (!carry_append(c)) {
+		if (!carry_settle(c)) {
 			list_add(&r->blocked, &c->link);
 			return;
 		}
@@ -646,7 +735,7 @@ eligible(void *arg, uint32_t segment)
 	struct engine *engine = arg;
 	struct segment_info info;
 
-	if (engine->seg_holds[segment] > 0) {
+	if (engine->seg_holds[segment] > 0 || engine->reclaim->passed_over[segment]) {
 		return false;
 	}
 	log_segment_info(engine->log, segment, &info);

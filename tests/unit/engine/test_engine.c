@@ -1,4 +1,5 @@
 /* test_engine.c — the store of one shard, on a simulated device. */
+#include "engine/engine_impl.h"
 #include "engine_rig.h"
 
 /* Method: put blocks of sizes around every limit, read them from DRAM, then after a restart from flash. */
@@ -412,6 +413,92 @@ test_model(void **state)
 	run_model(102, true, 2500);
 }
 
+/* The survivors' unit: nothing else can be written while only they may open a segment. */
+static bool
+last_segment_written(void *arg)
+{
+	struct rig *rig = arg;
+	struct engine_stat stat;
+	struct segment_info info;
+
+	engine_stat_get(rig->engine, &stat);
+	for (uint32_t i = 0; stat.log.free_count == 0 && i < rig->slices[0].segments_count; i++) {
+		log_segment_info(rig->engine->log, i, &info);
+		if (info.state == SEG_OPEN && info.class == CLASS_SURVIVOR && info.data_bytes > 0) {
+			return stat.log.units_inflight == 0;
+		}
+	}
+	return false;
+}
+
+static bool
+only_the_reserve_free(struct rig *rig)
+{
+	struct engine_stat stat;
+
+	engine_stat_get(rig->engine, &stat);
+	return stat.log.free_count <= 1;
+}
+
+/* Method: a full store, whose last free segment has gone to copies of leased blocks, loses its process before their victim is free. What was
+ * open is sealed half empty, so no segment is free: the store must still take new blocks, though there is no room for a copy. */
+static void
+test_no_segment_free(void **state)
+{
+	static struct rig_wait waits[1000];
+	struct engine_put_args args = { .ack = HR_ACK_RAM };
+	struct engine_stat stat;
+	struct engine_put *put;
+	enum hr_reason reason;
+	struct rig rig;
+	uint64_t key = 0;
+	uint32_t segments;
+
+	(void)state;
+	rig_create(&rig, 9, MiB(96), MiB(8));
+	segments = rig.slices[0].segments_count;
+	for (uint32_t i = 0; i < segments; i++) {
+		rig.engine->seg_holds[i]++; /* No victim. */
+	}
+	while (!only_the_reserve_free(&rig)) {
+		rig_put(&rig, key++, 0, 65536, HR_ACK_RAM, false);
+	}
+	for (unsigned i = 0; i < 20; i++) { /* So that the newest segment is not empty. */
+		rig_put(&rig, key++, 0, 65536, HR_ACK_STABLE, false);
+	}
+	for (uint64_t k = 0; k < key; k++) {
+		rig_exists(&rig, k, 60000);
+	}
+	for (uint32_t i = 0; i < segments; i++) {
+		rig.engine->seg_holds[i]--;
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(waits); i++) {
+		put = rig_put_part(&rig, key++, 0, 65536, 0, &args, &reason);
+		if (put != NULL) {
+			engine_put_commit(rig.engine, put, rig_on_put, &waits[i]);
+		}
+		if (sim_run(rig.sim, last_segment_written, &rig, 1000)) {
+			break;
+		}
+	}
+	assert_true(last_segment_written(&rig));
+	sim_device_gone(rig.sim, "disk", true);
+	rig_close(&rig);
+	sim_device_gone(rig.sim, "disk", false);
+	rig_open(&rig);
+	engine_stat_get(rig.engine, &stat);
+	assert_int_equal(stat.log.free_count, 0);
+	for (uint64_t k = 0; k < key; k++) {
+		rig_exists(&rig, k, 60000);
+	}
+	for (unsigned i = 0; i < 2000; i++) {
+		assert_int_equal(rig_put(&rig, key++, 0, 65536, HR_ACK_RAM, false).status,
+				 HR_STATUS_OK);
+	}
+	engine_check(rig.engine);
+	rig_destroy(&rig);
+}
+
 int
 main(void)
 {
@@ -425,6 +512,7 @@ main(void)
 		cmocka_unit_test(test_ttl),
 		cmocka_unit_test(test_corrupt),
 		cmocka_unit_test(test_model),
+		cmocka_unit_test(test_no_segment_free),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
