@@ -190,14 +190,19 @@ value_at(const json_t *object, const char *path)
 static double
 value_number(const struct metric_row *row, const json_t *value)
 {
+	size_t len = strlen(row->path);
+
 	if (json_is_string(value)) {
 		return strcmp(json_string_value(value), "open") == 0; /* a device's state */
 	}
 	if (json_is_boolean(value)) {
 		return json_is_true(value);
 	}
-	return strstr(row->path, "_us") != NULL ? json_number_value(value) / 1e6
-						: json_number_value(value);
+	/* Microseconds become seconds; bytes_used stay bytes. */
+	if (len > 3 && strcmp(row->path + len - 3, "_us") == 0) {
+		return json_number_value(value) / 1e6;
+	}
+	return json_number_value(value);
 }
 
 /* A label's value: what would need an escape becomes '_', so that everybody can read it. */
