@@ -51,6 +51,9 @@ store_open(const struct store_values *values, bool with_space, struct store *ret
 	if (rc != 0) {
 		return cli_fail_on(url, rc, detail);
 	}
+	if (detail[0] != '\0') { /* an image that keeps its size, though another is asked for */
+		fprintf(stderr, "headrace: %s\n", detail);
+	}
 	rc = hr_client_ready(store.client, store.timeout_ms);
 	if (rc != 0) {
 		rc = store_fail(&store, rc, "the store does not answer");
