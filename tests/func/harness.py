@@ -182,6 +182,13 @@ class Daemon:
         assert found, f"no metric matches {pattern}: {sorted(self.metrics())}"
         return sum(found)
 
+    def metrics_of(self, name, **labels):
+        """The sum of one metric over what has these labels."""
+        found = [value for text, value in self.metrics().items() if text.split("{")[0] == name and
+                 all(f'{label}="{wanted}"' in text for label, wanted in labels.items())]
+        assert found, f"no metric {name} with {labels}"
+        return sum(found)
+
     def wait_log(self, pattern, count=1, seconds=WATCHDOG_S):
         return wait_for(f"{pattern} in the log", lambda: len(re.findall(pattern, self.log())) >= count, seconds)
 

@@ -76,7 +76,7 @@ def test_completion(shell):
 def test_no_store():
     """Who is not there is named; exit code 3; within the time of a watchdog."""
     for args in (["get", "key"], ["put", "key"], ["exists", "key"], ["stat", "--json"], ["ls"]):
-        done = cli(*args, "--url", "tcp:127.0.0.1:9", input=b"", text=True)
+        done = cli(*args, "--url", "tcp:127.0.0.1:9", "--timeout", "500ms", input=b"", text=True)
         assert done.returncode == UNREACHED and "127.0.0.1:9" in done.stderr, (args, done.stderr)
     done = cli("get", "key", text=True)
     assert done.returncode == USAGE and "HEADRACE_URL" in done.stderr
