@@ -21,7 +21,7 @@
 #include <headrace/headrace.h>
 #include <jansson.h>
 
-static char folder[64], url[160], image[96];
+static char folder[64], url[260], image[96];
 
 /* -- other processes -------------------------------------------------------------------------------------------------------------- */
 
@@ -423,7 +423,136 @@ test_errors(void **state)
 	hr_close(client);
 }
 
-/* format, put, check, damage, check. */
+/* As many items as a batch may have, in one; more than the staging memory holds; through small inflight windows of the server. */
+static void
+test_large_batch(void **state)
+{
+	enum { COUNT = HR_BATCH_ITEMS_MAX, LEN = 5000 };
+	struct hr_item *items = calloc(COUNT, sizeof(*items));
+	struct iovec *iov = calloc(COUNT, sizeof(*iov));
+	unsigned *keys = calloc(COUNT, sizeof(*keys));
+	uint8_t *in = malloc((size_t)COUNT * LEN), *out = calloc(COUNT, LEN);
+	struct hr_submit_options options;
+	struct hr_completion done;
+	struct hr_client *client;
+	struct hr_space *space;
+
+	(void)state;
+	(void)snprintf(url, sizeof(url), "file:%s?size=512MiB&dram=192MiB&shards=2", image);
+	client = open_ready(&space);
+	hr_submit_options_init(&options);
+	options.deadline_us = 60 * 1000 * 1000;
+	for (unsigned i = 0; i < COUNT; i++) {
+		keys[i] = i;
+		fill(in + (size_t)i * LEN, LEN, i);
+		iov[i] = (struct iovec){ in + (size_t)i * LEN, LEN };
+		items[i] = (struct hr_item){
+			.key = &keys[i], .key_len = sizeof(keys[i]), .iov = &iov[i], .iov_count = 1
+		};
+	}
+	for (unsigned left = COUNT; left > 0;) { /* busy is an answer: those are asked again */
+		unsigned n = 0;
+
+		assert_int_equal(hr_wait(client, hr_submit(space, HR_OP_PUT, items, left, &options),
+					 UINT32_MAX, &done),
+				 0);
+		for (unsigned i = 0; i < left; i++) {
+			if (items[i].status != HR_STATUS_OK) {
+				assert_int_equal(items[i].reason, HR_REASON_BUSY);
+				items[n++] = items[i];
+			}
+		}
+		left = n;
+	}
+	for (unsigned i = 0; i < COUNT; i++) {
+		iov[i].iov_base = out + (size_t)i * LEN;
+		items[i] = (struct hr_item){
+			.key = &keys[i], .key_len = sizeof(keys[i]), .iov = &iov[i], .iov_count = 1
+		};
+	}
+	assert_int_equal(hr_wait(client, hr_submit(space, HR_OP_EXISTS, items, COUNT, &options),
+				 UINT32_MAX, &done),
+			 0);
+	assert_int_equal(done.prefix_count, COUNT);
+	assert_int_equal(hr_wait(client, hr_submit(space, HR_OP_GET, items, COUNT, &options),
+				 UINT32_MAX, &done),
+			 0);
+	assert_int_equal(done.ok_count, COUNT);
+	assert_memory_equal(in, out, (size_t)COUNT * LEN);
+	hr_close(client);
+	free(items);
+	free(iov);
+	free(keys);
+	free(in);
+	free(out);
+}
+
+/* Somebody who is no host of ours has the device: an error that says so. */
+static void
+test_in_use(void **state)
+{
+	struct hr_client *client;
+	struct hr_space *space;
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	char detail[HR_DETAIL_BYTES], path[128];
+	int ready[2], end[2], fd;
+	pid_t pid;
+	char c;
+
+	(void)state;
+	client = open_ready(&space);
+	hr_close(client);
+	assert_int_equal(pipe(ready), 0);
+	assert_int_equal(pipe(end), 0);
+	pid = fork();
+	if (pid == 0) { /* as headraced would hold it */
+		(void)snprintf(path, sizeof(path), "%s.lock", image);
+		fd = open(path, O_RDWR);
+		c = fcntl(fd, F_SETLK, &lock) == 0 ? '+' : '-';
+		(void)!write(ready[1], &c, 1);
+		(void)close(end[1]);
+		(void)!read(end[0], &c, 1);
+		_exit(0);
+	}
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	assert_int_equal(c, '+');
+	assert_int_equal(hr_open(url, NULL, &client, detail), -HR_EINUSE);
+	assert_non_null(strstr(detail, "a.img"));
+	(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
+	client = open_ready(&space);
+	hr_close(client);
+	for (int i = 0; i < 2; i++) {
+		(void)close(ready[i]);
+		(void)close(end[i]);
+	}
+}
+
+/* A name that is too long for a socket's address, and a symbolic link to it. */
+static void
+test_names(void **state)
+{
+	struct hr_client *a, *b;
+	struct hr_space *space_a, *space_b;
+	char path[220], link_path[100], link_url[160];
+
+	(void)state;
+	(void)snprintf(path, sizeof(path), "%s/%0120d.img", folder, 7);
+	(void)snprintf(link_path, sizeof(link_path), "%s/link", folder);
+	assert_int_equal(symlink(path, link_path), 0);
+	(void)snprintf(url, sizeof(url), "file:%s?size=128MiB&dram=16MiB", path);
+	(void)snprintf(link_url, sizeof(link_url), "file:%s", link_path);
+	assert_int_equal(hr_open(url, NULL, &a, NULL), 0);
+	assert_int_equal(hr_open(link_url, NULL, &b, NULL), 0);
+	assert_int_equal(hr_space_open_name(a, "test", &space_a), 0);
+	assert_int_equal(hr_space_open_name(b, "test", &space_b), 0);
+	put_n(space_a, 0, 3, 1000, HR_ACK_RAM);
+	get_n(space_b, 0, 3, 1000);
+	hr_close(a);
+	hr_close(b);
+}
+
+/* format, put, check. */
 static void
 test_format_and_check(void **state)
 {
@@ -572,6 +701,9 @@ main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_take_over_from_forked, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_child_of_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_large_batch, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_in_use, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_format_and_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_space_calls, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_all_shards, setup, teardown),
