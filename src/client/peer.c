@@ -1452,9 +1452,11 @@ peer_connect(struct peer *peer)
 	uint64_t timeout_us = (uint64_t)core->options.connect_timeout_ms * 1000;
 	int rc;
 
-	if (core->closing || peer->gone) {
+	/* Whoever was told that the connection broke may have begun the next one. */
+	if (core->closing || peer->gone || (peer->state != PEER_IDLE && peer->state != PEER_OPEN)) {
 		return;
 	}
+	HR_ASSERT(peer->conn == NULL && peer->connect == NULL);
 	if (core->options.gap_waits) {
 		timeout_us =
 		    HR_MIN(timeout_us, (uint64_t)GAP_HELLO_US << HR_MIN(peer->failures, 3u));
