@@ -648,6 +648,7 @@ gap_cb(void *arg)
 		peer_fail(core->boot, -HR_EDOWN, "the host is gone");
 	}
 	if (!list_empty(&core->live) || !list_empty(&core->waiting)) {
+		core_kick(core); /* somebody waits: the breaker's long pauses are for idle handles */
 		gap_arm(core);
 	}
 }

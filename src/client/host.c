@@ -21,7 +21,9 @@ struct image {
 	struct list_head link;
 	dev_t dev; /* of the lock's file */
 	ino_t ino;
-	unsigned refs;	   /* handles */
+	unsigned refs;	  /* handles */
+	dev_t device_dev; /* of the image, while hosting */
+	ino_t device_ino;
 	int lock_fd;	   /* held while hosting, else -1 */
 	struct node *node; /* while hosting */
 	bool busy;	   /* a thread is starting or stopping it: wait for `changed` */
@@ -208,12 +210,32 @@ node_begin(struct host *host, struct node **ret_node, struct errbuf *err)
 	return rc;
 }
 
+/* Does this process host it already, under a lock whose file somebody has removed? */
+static bool
+hosted_here(struct host *host, struct stat *ret_st)
+{
+	struct image *image;
+	bool found = false;
+
+	if (stat(host->path, ret_st) != 0) {
+		return false;
+	}
+	images_lock();
+	list_for_each_entry(image, &g_images.images, link) {
+		found |= image != host->image && image->node != NULL &&
+			 image->device_dev == ret_st->st_dev && image->device_ino == ret_st->st_ino;
+	}
+	images_unlock();
+	return found;
+}
+
 /* Hosts when nobody does. 0 also when somebody else does. Blocks while a node starts. */
 static int
 host_try(struct host *host, struct errbuf *err)
 {
 	struct image *image = host->image;
 	struct node *node = NULL;
+	struct stat st;
 	pid_t pid = 0;
 	int fd = -1, rc;
 
@@ -230,7 +252,15 @@ host_try(struct host *host, struct errbuf *err)
 	images_unlock();
 	rc = lock_take(host->lock_path, &fd, &pid);
 	if (rc == 0) {
-		rc = node_begin(host, &node, err);
+		rc = hosted_here(host, &st)
+			 ? errf(err, -HR_EINUSE,
+				"%s: this process has it open, and its lock %s was removed",
+				host->path, host->lock_path)
+			 : node_begin(host, &node, err);
+		if (rc == 0 && stat(host->path, &st) == 0) {
+			image->device_dev = st.st_dev;
+			image->device_ino = st.st_ino;
+		}
 		if (rc != 0) {
 			(void)close(fd);
 			fd = -1;

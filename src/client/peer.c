@@ -1499,9 +1499,6 @@ backoff_us(struct peer *peer)
 	uint64_t step =
 	    HR_MIN((uint64_t)CORE_BACKOFF_US_MIN << shift, (uint64_t)CORE_BACKOFF_US_MAX);
 
-	if (peer->core->options.gap_waits) {
-		step = HR_MIN(step, (uint64_t)100 * 1000);
-	}
 	step = step / 2 + io_random_u64(peer->core->io) % (step + 1);
 	return HR_MAX(step, (uint64_t)10 * 1000);
 }

@@ -528,6 +528,25 @@ test_in_use(void **state)
 	}
 }
 
+/* Somebody removes the lock's file: the device is not opened twice. */
+static void
+test_lock_removed(void **state)
+{
+	struct hr_client *a, *b;
+	struct hr_space *space;
+	char detail[HR_DETAIL_BYTES], path[128];
+
+	(void)state;
+	a = open_ready(&space);
+	put_n(space, 0, 3, 1000, HR_ACK_RAM);
+	(void)snprintf(path, sizeof(path), "%s.host", image);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(hr_open(url, NULL, &b, detail), -HR_EINUSE);
+	assert_non_null(strstr(detail, "removed"));
+	get_n(space, 0, 3, 1000);
+	hr_close(a);
+}
+
 /* A name that is too long for a socket's address, and a symbolic link to it. */
 static void
 test_names(void **state)
@@ -703,6 +722,7 @@ main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_large_batch, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_in_use, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lock_removed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_format_and_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_space_calls, setup, teardown),
