@@ -98,6 +98,11 @@ answer(struct fake_conn *conn, const struct wire_header *to, uint16_t flags, uin
 				      .priority = 2 };
 	uint8_t bytes[WIRE_HEADER_BYTES];
 
+	if (conn->node->mutate != NULL && items->len > 0 && prng_below(conn->node->mutate, 4) == 0) {
+		items->bytes[prng_below(conn->node->mutate, items->len)] ^=
+		    (uint8_t)(1u << prng_below(conn->node->mutate, 8));
+		header.items_crc = crc32c(0, items->bytes, items->len);
+	}
 	wire_header_encode(&header, bytes);
 	bytes_add(&conn->next, bytes, sizeof(bytes));
 	bytes_add(&conn->next, items->bytes, items->len);

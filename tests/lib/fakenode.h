@@ -6,6 +6,7 @@
 #define HR_TESTS_FAKENODE_H
 
 #include "base/list.h"
+#include "base/prng.h"
 #include "io/io.h"
 #include "wire/wire.h"
 
@@ -35,7 +36,8 @@ struct fakenode {
 	uint16_t hello_status;	/* refuses HELLO */
 	bool refuse_puts;	/* busy */
 	bool extra_answer;	/* answers what nobody asked */
-	const char *secret;	/* HELLO asks for a proof of it */
+	struct prng *mutate; /* one answer in four has a byte of its items changed, under a right CRC */
+	const char *secret;	    /* HELLO asks for a proof of it */
 	struct fakenode *others[4]; /* the map has these nodes, too */
 	unsigned others_count;
 	const char *address_text; /* "tcp=…" of the map */

@@ -747,6 +747,64 @@ test_close_under_way(void **state)
 	world_end(&w);
 }
 
+/* A node whose answers are well-formed nonsense now and then: each batch comes back once, and bytes that are said to be right are. */
+static void
+test_mutated_answers(void **state)
+{
+	enum { COUNT = 16, LEN = 90000, LARGE = 2 * PART + 5 };
+	uint8_t *in = noise(30, COUNT * LEN + LARGE), *out = malloc(COUNT * LEN + LARGE);
+	unsigned ok = 0, not_ok = 0;
+	uint64_t errors = 0;
+
+	(void)state;
+	for (uint64_t seed = 0; seed < 60; seed++) {
+		struct core_stat stat;
+		struct prng prng;
+		struct world w;
+
+		prng_init(&prng, seed);
+		world_begin(&w, seed, false);
+		node_up(&w);
+		put_all(&w, COUNT, in, LEN);
+		w.node.mutate = &prng;
+		for (int round = 0; round < 12; round++) {
+			enum hr_op op = round % 4 == 3	 ? HR_OP_EXISTS
+					: round % 4 == 2 ? HR_OP_PUT
+							 : HR_OP_GET;
+			size_t len = op == HR_OP_PUT ? LARGE : LEN;
+			uint32_t count = op == HR_OP_PUT ? 1 : COUNT;
+			struct job *job = job_make(&w, op, count, op == HR_OP_GET ? out : in, len);
+
+			for (uint32_t i = 0; i < count; i++) {
+				job->items[i].expected_len =
+				    op == HR_OP_GET && i % 2 == 0 ? HR_LEN_ANY : 0;
+				job->items[i].flags = op == HR_OP_GET && i % 5 == 0 ? HR_GET_STAGED
+										    : 0;
+			}
+			job->items[0].key = op == HR_OP_PUT ? "large" : job->items[0].key;
+			(void)job_run(&w, job);
+			for (uint32_t i = 0; i < count; i++) {
+				bool good = job->items[i].status == HR_STATUS_OK;
+
+				ok += good;
+				not_ok += !good;
+				assert_true(op != HR_OP_GET || !good ||
+					    (job->items[i].bytes <= LEN &&
+					     memcmp(in + i * LEN, out + i * LEN,
+						    job->items[i].bytes) == 0));
+			}
+			free(job);
+			pass(&w, 200 * 1000);
+		}
+		core_stat_get(w.core, &stat);
+		errors += stat.protocol_errors;
+		world_end(&w);
+	}
+	assert_true(ok > 1000 && not_ok > 100 && errors > 20);
+	free(in);
+	free(out);
+}
+
 /* -- several nodes and addresses ------------------------------------------------------------------------------------------------ */
 
 struct fleet {
@@ -914,6 +972,7 @@ main(void)
 		cmocka_unit_test(test_bad_peer),
 		cmocka_unit_test(test_busy),
 		cmocka_unit_test(test_close_under_way),
+		cmocka_unit_test(test_mutated_answers),
 		cmocka_unit_test(test_fleet),
 		cmocka_unit_test(test_token),
 	};
