@@ -289,7 +289,8 @@ exists_one(struct session *session, struct space_row *space, const struct wire_i
 	struct engine_exists_result result = { 0 };
 	uint32_t lease_ms = HR_MIN(session->rx_header.lease_ms, HR_LEASE_MS_MAX);
 
-	engine_exists(session->eng->engine, space, item->id, lease_ms, session->owner, &result);
+	engine_exists(session->eng->engine, space, item->id, lease_ms, session->owner->owner,
+		      &result);
 	*ret_byte = (uint8_t)((result.present ? WIRE_PRESENT : 0) |
 			      (result.leased ? WIRE_LEASED : 0) |
 			      (result.reason & WIRE_REASON_MASK));
@@ -323,7 +324,7 @@ ids_each(struct session *session, struct wire_reader *reader, uint8_t *bytes, ui
 			bytes[i] = byte_of_reason(engine_prefetch(engine, space, item.id));
 			break;
 		default:
-			engine_release(engine, space, item.id, session->owner);
+			engine_release(engine, space, item.id, session->owner->owner);
 			bytes[i] = WIRE_PRESENT;
 			break;
 		}

@@ -6,6 +6,38 @@
 #include "base/log.h"
 #include "shard/shard_impl.h"
 
+/* -- owners --------------------------------------------------------------------------------------------------------------------- */
+
+int
+session_owner_create(struct shard_engine *eng, uint32_t tenant, struct session_owner **ret_owner)
+{
+	struct session_owner *owner = calloc(1, sizeof(*owner));
+	int rc;
+
+	if (owner == NULL) {
+		return -ENOMEM;
+	}
+	rc = engine_owner_create(eng->engine, tenant, &owner->owner);
+	if (rc != 0) {
+		free(owner);
+		return rc;
+	}
+	owner->eng = eng;
+	owner->refs = 1;
+	*ret_owner = owner;
+	return 0;
+}
+
+void
+session_owner_unref(struct session_owner *owner)
+{
+	HR_ASSERT(owner->refs > 0);
+	if (--owner->refs == 0) {
+		engine_owner_destroy(owner->eng->engine, owner->owner);
+		free(owner);
+	}
+}
+
 /* -- requests ------------------------------------------------------------------------------------------------------------------ */
 
 /* Slots (one per item, zeroed) lie behind the request in the same memory. Its first reference is the session list's. */
@@ -27,6 +59,8 @@ request_create(struct session *session, const struct wire_header *header, size_t
 	request->header = *header;
 	request->items_count = header->items_count;
 	request->refs = 1;
+	request->owner = session->owner;
+	request->owner->refs++;
 	request->gets = (void *)((char *)request + head_bytes);
 	if (header->deadline_us > 0) {
 		request->deadline_us = io_now_us(session->shard->io) + header->deadline_us;
@@ -64,6 +98,7 @@ request_unref(struct request *request)
 	if (request->stat_token != 0) {
 		hashmap_remove(&shard->stat_tokens, request->stat_token, NULL);
 	}
+	session_owner_unref(request->owner);
 	free(request->results);
 	free(request);
 	shard_session_gone(shard, eng);
@@ -308,7 +343,7 @@ session_hello_bind(struct session *session, struct shard_engine *eng,
 		   const struct wire_client_hello *hello)
 {
 	uint32_t tenant = engine_tenant_number(eng->engine, tenant_nobody);
-	int rc = engine_owner_create(eng->engine, tenant, &session->owner);
+	int rc = session_owner_create(eng, tenant, &session->owner);
 
 	if (rc != 0) {
 		return rc;

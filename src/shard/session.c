@@ -128,7 +128,7 @@ session_teardown(struct session *session)
 	}
 	session_shm_fini(session);
 	if (session->owner != NULL) {
-		engine_owner_destroy(session->eng->engine, session->owner);
+		session_owner_unref(session->owner);
 	}
 	session_free(session);
 }

@@ -140,11 +140,20 @@ struct request {
 	struct out *out;
 	uint8_t *results; /* a byte per item (DELETE) */
 	uint64_t stat_token;
+	struct session_owner *owner;
 	union {
 		struct get_slot *gets;
 		struct put_slot *puts;
 		struct delete_slot *deletes;
 	};
+};
+
+/* Who holds leases and unfinished parts in the engine. The engine knows it as long as PUTs of it are under way, so it outlives its
+ * connection by them. */
+struct session_owner {
+	struct shard_engine *eng;
+	struct engine_owner *owner;
+	uint32_t refs; /* the session's, and one of each request */
 };
 
 struct session_space {
@@ -180,7 +189,7 @@ struct session {
 	bool adopted, receiving, sending, goaway_sent, paused;
 	uint64_t id;
 	uint32_t features, tenant;
-	struct engine_owner *owner;
+	struct session_owner *owner; /* NULL before HELLO */
 	char name[64];
 	struct hashmap spaces; /* number -> struct session_space, of those it opened */
 	struct io_timer timer; /* HELLO, then a stalled reader */
@@ -259,6 +268,9 @@ void
 session_frame(struct session *session, const uint8_t *items); /* of session->rx_header; not PUT */
 int request_create(struct session *session, const struct wire_header *header, size_t slot_bytes,
 		   struct request **ret_request);
+int
+session_owner_create(struct shard_engine *eng, uint32_t tenant, struct session_owner **ret_owner);
+void session_owner_unref(struct session_owner *owner);
 void request_ref(struct request *request);
 void request_unref(struct request *request);
 struct out *request_out(struct request *request);

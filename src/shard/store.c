@@ -114,7 +114,7 @@ put_args_fill(struct request *request, const struct wire_put_item *item, uint32_
 {
 	*ret = (struct engine_put_args){
 		.space = engine_space_by_number(request->eng->engine, request->header.space),
-		.owner = request->session->owner,
+		.owner = request->owner->owner,
 		.route = item->route,
 		.parent = is_all_zero(item->parent, 16) ? NULL : item->parent,
 		.key = item->key,

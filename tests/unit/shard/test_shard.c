@@ -465,6 +465,50 @@ test_killed_peer(void **state)
 	shard_rig_destroy(&sr);
 }
 
+/* Method: the first part of a block is sent whole and the connection goes at every moment after it, also while the engine has it. */
+static void
+test_killed_between_parts(void **state)
+{
+	struct shard_rig sr;
+	struct peer peer;
+	struct engine_stat stat;
+	uint32_t part_bytes, crcs[WIRE_CRCS_MAX];
+	uint8_t *value;
+
+	(void)state;
+	shard_rig_create(&sr, 27, NULL);
+	part_bytes = engine_slice(sr.rig.engine)->part_bytes;
+	value = malloc(part_bytes);
+	rig_bytes(1, 0, 0, value, part_bytes);
+	for (uint64_t wait_us = 0; wait_us < 600; wait_us += 7) {
+		struct wire_put_item item = { .block_bytes = part_bytes + 5,
+					      .stored_bytes = part_bytes,
+					      .parts_count = 2,
+					      .put_number = wait_us + 1,
+					      .key = (const uint8_t *)&wait_us,
+					      .key_len = 8 };
+		struct iovec iov = { value, part_bytes };
+		struct wire_buf items = { 0 };
+
+		peer_open(&peer, &sr);
+		key_id(wait_us, item.id);
+		item.crcs_count = (uint16_t)crc32c_chunks(&iov, 1, WIRE_CHUNK_BYTES, crcs);
+		wire_put_item_encode(&items, &item, crcs);
+		peer_frame(&peer, (struct wire_header){ .op = WIRE_PUT, .items_count = 1 }, &items,
+			   value, part_bytes);
+		shard_rig_settle(&sr, wait_us);
+		peer_close(&peer);
+		wire_buf_free(&items);
+	}
+	shard_rig_settle(&sr, 1000000);
+	engine_stat_get(sr.rig.engine, &stat);
+	assert_int_equal(stat.multipart_now, 0);
+	assert_int_equal(stat.puts_now, 0);
+	assert_int_equal(stat.blocks, 0);
+	free(value);
+	shard_rig_destroy(&sr);
+}
+
 /* Method: more PUT payload than the connection may have under way is refused as busy, read, and what was accepted is there. */
 static void
 test_put_busy(void **state)
@@ -933,10 +977,11 @@ main(void)
 		cmocka_unit_test(test_unknown_space),  cmocka_unit_test(test_stalled_reader),
 		cmocka_unit_test(test_killed_peer),    cmocka_unit_test(test_put_busy),
 		cmocka_unit_test(test_put_corrupt),    cmocka_unit_test(test_deadline),
-		cmocka_unit_test(test_put_foreign_id), cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_space_ops),      cmocka_unit_test(test_list),
-		cmocka_unit_test(test_ping_map_stat),  cmocka_unit_test(test_drain),
-		cmocka_unit_test(test_engine_remove),  cmocka_unit_test(test_split_stream),
+		cmocka_unit_test(test_put_foreign_id), cmocka_unit_test(test_killed_between_parts),
+		cmocka_unit_test(test_cancel),	       cmocka_unit_test(test_space_ops),
+		cmocka_unit_test(test_list),	       cmocka_unit_test(test_ping_map_stat),
+		cmocka_unit_test(test_drain),	       cmocka_unit_test(test_engine_remove),
+		cmocka_unit_test(test_split_stream),
 	};
 
 	return cmocka_run_group_tests_name("shard", tests, NULL, NULL);
