@@ -1563,7 +1563,6 @@ peer_closed(struct peer *peer)
 	if (peer->tx_posted || peer->rx.posted || peer->state != PEER_CLOSING) {
 		return;
 	}
-	peer->state = PEER_IDLE;
 	if (peer->connected_us != 0) {
 		core->stat.conns_now--;
 		core->stat.conns_broken++;
@@ -1579,6 +1578,8 @@ peer_closed(struct peer *peer)
 	peer->rx.have = 0;
 	peer->rx.at = 0;
 	peer->put_bytes_inflight = 0;
+	/* Only now: what was asked again meanwhile waits for the step that is chosen here. */
+	peer->state = PEER_IDLE;
 	if (core->closing || peer->gone) {
 		core_peer_down(core, peer);
 		return;
