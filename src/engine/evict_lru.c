@@ -117,6 +117,8 @@ bins_merge(struct evict *e, uint32_t position)
 	for (uint32_t i = 0; i < e->segments_count; i++) {
 		uint32_t *counts = e->segments[i].bins;
 
+		/* Across the threshold: what was outside is inside from now on. */
+		e->segments[i].hot += e->threshold == position + 1 ? counts[to] : 0;
 		counts[to] += counts[from];
 		counts[from] = 0;
 	}
