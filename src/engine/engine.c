@@ -122,6 +122,7 @@ engine_create(struct io *io, struct io_device *device, const struct superblock *
 	hashmap_init(&engine->multis, io_random_u64(io));
 	hashmap_init(&engine->held, io_random_u64(io));
 	hashmap_init(&engine->expiries, io_random_u64(io));
+	hashmap_init(&engine->copies, io_random_u64(io));
 	hashmap_init(&engine->leases, io_random_u64(io));
 	rc = parts_create(engine);
 	if (rc != 0) {
@@ -146,6 +147,7 @@ engine_destroy(struct engine *engine)
 	HR_ASSERTF(engine->async_now == 0 && list_empty(&engine->owners), "%u under way",
 		   engine->async_now);
 	io_timer_cancel(engine->io, &engine->housekeeping);
+	io_timer_cancel(engine->io, &engine->retry);
 	io_timer_cancel(engine->io, &engine->puts_done_timer);
 	hashmap_for_each(&engine->multis, pos, slot) {
 		free((void *)(uintptr_t)slot->value);
@@ -153,6 +155,7 @@ engine_destroy(struct engine *engine)
 	hashmap_fini(&engine->multis);
 	hashmap_fini(&engine->held);
 	hashmap_fini(&engine->expiries);
+	hashmap_fini(&engine->copies);
 	hashmap_fini(&engine->leases);
 	reclaim_destroy(engine);
 	if (engine->cache != NULL) {
@@ -217,7 +220,11 @@ engine_start(struct engine *engine,
 void
 engine_recovered(struct engine *engine, int rc)
 {
-	if (rc == 0) {
+	if (engine->state == ENGINE_STOPPING) {
+		rc = rc != 0
+			 ? rc
+			 : -ECANCELED; /* engine_stop() came first, and goes on when this has ended. */
+	} else if (rc == 0) {
 		engine->state = ENGINE_READY;
 		space_table_trim(engine->spaces, log_generation_oldest(engine->log, UINT32_MAX));
 		log_prepare_start(engine->log);
@@ -314,6 +321,7 @@ engine_stop(struct engine *engine, void (*cb)(void *arg), void *arg)
 	engine->state = ENGINE_STOPPING;
 	engine->async_now++;
 	io_timer_cancel(engine->io, &engine->housekeeping);
+	io_timer_cancel(engine->io, &engine->retry);
 	puts_fail_all(engine);
 	reclaim_retry(engine);
 	reads_fail_all(engine, HR_REASON_DOWN);
@@ -399,6 +407,9 @@ on_space_dropped(void *arg, int rc)
 
 	/* Not durable: after a restart the old generation would count, so nothing may be acknowledged as stable in the new one. */
 	w->row->drops_pending -= rc == 0;
+	if (rc != 0) {
+		engine_fail(w->engine, rc);
+	}
 	space_wait_end(w, rc, w->row);
 }
 
@@ -495,6 +506,7 @@ engine_check(struct engine *engine)
 	uint64_t blocks = 0, entries = 0;
 
 	index_check(engine->index);
+	engine->policy->check(engine->evict);
 	cache_check(engine->cache);
 	arena_check(engine->arena);
 	log_check(engine->log);
@@ -506,6 +518,7 @@ engine_check(struct engine *engine)
 	while ((row = space_next(engine->spaces, &cursor)) != NULL) {
 		blocks += row->usage_blocks;
 	}
-	HR_ASSERTF(blocks <= engine->stat.blocks, "spaces have %llu of %llu blocks",
-		   (unsigned long long)blocks, (unsigned long long)engine->stat.blocks);
+	HR_ASSERTF(blocks <= engine->stat.blocks + engine->blocks_unaccounted,
+		   "spaces have %llu of %llu blocks", (unsigned long long)blocks,
+		   (unsigned long long)engine->stat.blocks);
 }

@@ -63,7 +63,8 @@ struct multi {
 	uint64_t expiry_ms;
 	uint16_t parts_count, parts_held;
 	uint32_t refs; /* pending records that point here */
-	bool live, dead;
+	bool live,
+	    dead; /* dead and in engine.held: parts that still come are refused, and counted in parts_held */
 	struct multi_part parts[];
 };
 
@@ -131,10 +132,14 @@ struct engine {
 	struct list_head puts_done; /* decided; their callbacks run in the next turn */
 	struct io_timer puts_done_timer;
 
-	struct hashmap multis;	 /* live blocks of several parts, by identity hash */
-	struct hashmap held;	 /* unfinished ones, by PUT number folded with the id */
+	struct hashmap multis; /* live blocks of several parts, by identity hash */
+	struct hashmap held;   /* unfinished ones, by PUT number folded with the id */
+	/* Identity hash -> generation of a segment with a record that does not count and has no tombstone: second copies that the
+	 * last start found, what was evicted from a victim that could not be freed. Few, and kept for this life. */
+	struct hashmap copies;
 	struct hashmap expiries; /* identity hash -> expiry_ms of live blocks with a TTL */
 	struct io_timer housekeeping;
+	struct io_timer retry; /* runs while something waits for room */
 
 	struct list_head owners;
 	struct hashmap leases;
@@ -157,6 +162,7 @@ struct engine {
 	void *stop_arg;
 	void (*ready_cb)(void *arg, int rc, const struct recover_result *result);
 	void *ready_arg;
+	uint64_t blocks_unaccounted; /* lost with a segment that nothing could be read of: usage still has them */
 	struct engine_stat stat;
 };
 
@@ -187,6 +193,7 @@ bool record_find(struct engine *engine, const struct space_row *space, const uin
 /* As record_find(), starting with candidate *cursor and moving it on. */
 bool record_find_next(struct engine *engine, const struct space_row *space, const uint8_t id[16],
 		      struct found *found, uint32_t *cursor);
+bool record_expired(const struct engine *engine, const struct found *found);
 /* The caller uses it: the policy learns. part: of a block of many. */
 void record_touch(struct engine *engine, struct found *found, uint16_t part);
 /* The block dies now: index, policy, cache, usage, leases' bytes; `reason` is remembered (0: nothing is). */
@@ -209,6 +216,12 @@ void pending_destroy(struct pending *pending);
 int pending_append(struct pending *pending);
 void appends_retry(struct engine *engine); /* put.c: the log has room */
 void puts_fail_all(struct engine *engine);
+void retry_start(struct engine *engine);
+bool
+put_shed(struct engine
+	     *engine); /* the newest put that waits is refused, for its memory; false: none waits */
+void puts_owner_gone(struct engine *engine, const struct engine_owner *owner);
+bool get_was_tried(const struct engine_get *get, place_t place);
 /* A tombstone for the id, remembered on flash with this birth. -EAGAIN: no room. */
 int tombstone_append(struct engine *engine, const struct space_row *space, const uint8_t id[16],
 		     uint64_t birth, uint64_t horizon, bool want_stable,
@@ -217,6 +230,8 @@ int tombstone_append(struct engine *engine, const struct space_row *space, const
 struct multi *multi_create(uint16_t parts_count);
 void multi_unref(struct engine *engine, struct multi *multi);
 void multi_kill_held(struct engine *engine, struct multi *multi);
+void multi_forget(struct engine *engine, struct multi *multi);
+void multi_cancel(struct engine *engine, struct multi *multi);
 
 /* -- others ---------------------------------------------------------------------------------------------------------------------- */
 void engine_fail(struct engine *engine, int rc);
@@ -229,6 +244,9 @@ void reclaim_retry(struct engine *engine);
 int reclaim_create(struct engine *engine);
 void reclaim_destroy(struct engine *engine);
 bool reclaim_idle(const struct engine *engine);
+/* The block of this identity was evicted from the victim, which is not free yet: after a loss of power its record may still be
+ * there, so what takes its place needs a horizon, and deleting it a tombstone. */
+bool reclaim_evicted(const struct engine *engine, uint64_t hash);
 bool lease_holds(struct engine *engine, uint64_t hash);
 void leases_expire(struct engine *engine);
 void housekeeping_start(struct engine *engine);

@@ -45,8 +45,8 @@ get_count_miss(struct engine *engine, const struct engine_get *get)
 	}
 }
 
-static bool
-was_tried(const struct engine_get *get, place_t place)
+bool
+get_was_tried(const struct engine_get *get, place_t place)
 {
 	for (unsigned i = 0; i < get->tried_count; i++) {
 		if (get->tried[i] == place) {
@@ -123,15 +123,19 @@ static void
 read_lost(struct flash_read *read)
 {
 	struct engine *engine = read->engine;
+	struct space_row *space = space_by_number(engine->spaces, read->space_number);
 	struct list_head waiters;
 	struct found found;
 
 	if (record_at(engine, read->space_number, read->space_generation, read->id, read->part,
 		      read->place, &found)) {
-		/* The tombstone keeps what it may have replaced from coming back when its segment goes. */
-		(void)tombstone_append(engine, space_by_number(engine->spaces, read->space_number),
-				       read->id, log_birth_next(engine->log),
-				       log_generation_newest(engine->log), false, NULL, NULL);
+		/* The tombstone keeps what it may have replaced from coming back when its segment goes. After a drop none is
+		 * needed, and in the space's new generation it would be another block's. */
+		if (space->generation == read->space_generation) {
+			(void)tombstone_append(engine, space, read->id, log_birth_next(engine->log),
+					       log_generation_newest(engine->log), false, NULL,
+					       NULL);
+		}
 		record_kill(engine, &found, HR_REASON_CORRUPT);
 	}
 	read_give_up(read, &waiters);
@@ -191,9 +195,10 @@ on_read(void *arg, int64_t result)
 	struct list_head waiters;
 	uint32_t check;
 
-	if (!record_at(engine, read->space_number, read->space_generation, read->id, read->part,
+	if (engine->state != ENGINE_READY ||
+	    !record_at(engine, read->space_number, read->space_generation, read->id, read->part,
 		       read->place, &found)) {
-		/* It died, or moved, while it was read. */
+		/* It died, or moved, while it was read; or the engine stops, and asks the log for nothing any more. */
 		read_give_up(read, &waiters);
 		waiters_retry(engine, &waiters);
 		read_free(read);
@@ -287,10 +292,15 @@ get_empty(struct engine *engine, struct engine_get *get, const struct found *fou
 	uint32_t check = index_check_make(found->space_number, found->space_generation, get->id,
 					  get->part, 0, NULL, 0);
 
-	if (check != found->entry.check ||
-	    cache_new(engine->cache, engine_tenant_number(engine, get->space->tenant), 0, &entry) !=
-		0) {
+	if (check != found->entry.check) {
+		get->tried[0] = found->entry.place; /* Another block's tag. */
+		get->tried_count = 1;
 		get_miss(get, HR_REASON_ABSENT);
+		return OUT_DONE;
+	}
+	if (cache_new(engine->cache, engine_tenant_number(engine, get->space->tenant), 0, &entry) !=
+	    0) {
+		get_miss(get, HR_REASON_BUSY);
 		return OUT_DONE;
 	}
 	get_ok(engine, get, entry);
@@ -344,7 +354,7 @@ get_try(struct engine *engine, struct engine_get *get)
 	uint32_t cursor = 0;
 	uint8_t reason;
 
-	if (engine->state == ENGINE_LOADING || engine->state == ENGINE_STOPPED) {
+	if (engine->state != ENGINE_READY) {
 		get_miss(get, HR_REASON_DOWN);
 		return OUT_DONE;
 	}
@@ -361,7 +371,7 @@ get_try(struct engine *engine, struct engine_get *get)
 		bool any = false;
 
 		while (record_find_next(engine, get->space, get->id, &found, &cursor)) {
-			if (!was_tried(get, found.entry.place)) {
+			if (!get_was_tried(get, found.entry.place)) {
 				any = true;
 				break;
 			}
@@ -404,8 +414,10 @@ get_queue(struct engine *engine, struct engine_get *get, bool at_head)
 {
 	struct list_head *queue = get->low_priority ? &engine->reads_queue_low
 						    : &engine->reads_queue;
+	/* Prefetches leave half of the room to those who wait for their answer. */
+	uint32_t max = engine->options.reads_queued_max / (get->low_priority ? 2 : 1);
 
-	if (engine->reads_queued >= engine->options.reads_queued_max) {
+	if (engine->reads_queued >= max) {
 		engine->stat.reads_refused++;
 		return false;
 	}
@@ -475,17 +487,15 @@ reads_pump(struct engine *engine)
 
 	while (engine->reads_now < engine->options.reads_max && engine->reads_queued > 0) {
 		struct engine_get *get;
-		uint32_t queued;
 
 		queue = !list_empty(&engine->reads_queue) ? &engine->reads_queue
 							  : &engine->reads_queue_low;
 		get = list_pop_entry(queue, struct engine_get, link);
 		get->queued = false;
-		queued = --engine->reads_queued;
+		engine->reads_queued--;
 		if (get_step(engine, get, true)) {
-			get->cb(get);
-		}
-		if (get->queued && engine->reads_queued > queued) {
+			get->cb(get); /* The get is its owner's again, and may be gone. */
+		} else if (get->queued) {
 			return; /* No memory: it waits at the head until a read ends. */
 		}
 	}

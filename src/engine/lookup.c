@@ -163,12 +163,20 @@ engine_owner_destroy(struct engine *engine, struct engine_owner *owner)
 		return;
 	}
 	owner_leases_end(engine, owner, UINT64_MAX);
+	puts_owner_gone(engine, owner);
 	while (!list_empty(&owner->unfinished)) {
-		multi_kill_held(engine, list_first_entry(&owner->unfinished, struct multi, link));
+		struct multi *m = list_first_entry(&owner->unfinished, struct multi, link);
+
+		if (m->dead) {
+			multi_forget(engine, m);
+		} else {
+			multi_kill_held(engine, m);
+		}
 	}
 	list_del(&owner->link);
 	hashmap_fini(&owner->leases);
 	free(owner);
+	reclaim_kick(engine); /* Its parts kept segments from being victims. */
 }
 
 /* ---- EXISTS and others ---- */
@@ -254,6 +262,28 @@ on_tombstone_stable(struct pending *pending, int rc)
 	delete_answer(dw);
 }
 
+/* What is being evicted is absent, but its record is on flash for a moment more. True: on_tombstone_stable() will answer. */
+static bool
+evicted_delete(struct engine *engine, const struct space_row *space, const uint8_t id[16],
+	       bool stable, struct delete_wait *dw)
+{
+	struct index_key key =
+	    index_key_make(engine->index, space->number, space->generation, id, 0);
+	int rc;
+
+	if (engine->state != ENGINE_READY || engine->failed != 0 ||
+	    !reclaim_evicted(engine, key.hash)) {
+		return false;
+	}
+	rc = tombstone_append(engine, space, id, log_birth_next(engine->log),
+			      log_generation_newest(engine->log), stable,
+			      stable ? on_tombstone_stable : NULL, dw);
+	if (rc != 0) {
+		dw->reason = HR_REASON_BUSY;
+	}
+	return rc == 0 && stable;
+}
+
 void
 engine_delete(struct engine *engine, struct space_row *space, const uint8_t id[16], uint8_t ack,
 	      void (*cb)(void *arg, uint8_t reason), void *arg)
@@ -284,6 +314,8 @@ engine_delete(struct engine *engine, struct space_row *space, const uint8_t id[1
 			dw->reason = HR_REASON_BUSY;
 			reclaim_kick(engine);
 		}
+	} else if (evicted_delete(engine, space, id, stable, dw)) {
+		return;
 	}
 	io_timer_set(engine->io, &dw->timer, io_now_us(engine->io), delete_answer, dw);
 }

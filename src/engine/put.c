@@ -10,6 +10,13 @@
 #include "base/crc.h"
 #include "engine/engine_impl.h"
 
+enum {
+	RETRY_US = 20000,
+	/* How long a put may wait for room: a stall is worse than a refusal. */
+	HOLDS_WAIT_US = 1000000,
+	ROOM_WAIT_US = 10000000,
+};
+
 struct engine_put {
 	struct list_head link; /* appends_waiting, then puts_done */
 	struct engine *engine;
@@ -17,12 +24,13 @@ struct engine_put {
 	uint8_t parent[16];
 	uint32_t crcs[ENGINE_CRCS_MAX];
 	struct cache_entry *entry;
-	struct multi *multi;   /* its part is held; the block is to be decided */
-	bool insert_anyway;    /* what the index has under this tag is another block's */
-	struct engine_get get; /* reads what is there, to see whose it is */
+	struct multi *multi; /* its part is held; the block is to be decided */
+	struct engine_get
+	    get; /* reads what is there, to see whose it is; `tried`: other blocks with its tag */
 	engine_put_cb cb;
 	void *arg;
 	struct engine_put_result result;
+	uint64_t waits_since_us;	 /* for room in the log; 0: it does not */
 	struct iovec iov[ARENA_IOV_MAX]; /* of the value's bytes, without the padding */
 	unsigned iov_count;
 	uint8_t key[];
@@ -90,11 +98,13 @@ geometry_ok(const struct engine *engine, const struct engine_put_args *a)
 	uint64_t off = a->part * part_bytes;
 
 	return a->block_bytes <= HR_BLOCK_BYTES_MAX && a->parts_count == parts && a->part < parts &&
+	       (parts == 1 || a->put_number != 0) &&
 	       a->stored_bytes == HR_MIN(part_bytes, a->block_bytes - off) &&
 	       a->crcs_count == div_round_up(a->stored_bytes, engine->slice.chunk_bytes) &&
 	       (a->part != 0 || (a->key_bytes > 0 && a->key_bytes <= HR_KEY_BYTES_MAX));
 }
 
+/* Against the usage of now: puts under way reserve nothing, so a space may pass its quota by what is under way. */
 static enum hr_reason
 quota_ask(struct engine *engine, const struct engine_put_args *a)
 {
@@ -102,11 +112,18 @@ quota_ask(struct engine *engine, const struct engine_put_args *a)
 	uint64_t budget = engine_capacity_bytes(engine) / 4;
 
 	if (s->quota_bytes != 0 && s->usage_bytes + a->block_bytes > s->quota_bytes) {
-		struct index_key key =
-		    index_key_make(engine->index, s->number, s->generation, a->id, 0);
+		struct found old;
+		uint8_t reason;
+		bool exists = record_find(engine, s, a->id, &old, &reason);
 
-		reason_note(engine->reasons, key.hash, HR_REASON_QUOTA);
-		return HR_REASON_QUOTA;
+		/* A duplicate adds nothing, and what is replaced goes. */
+		if (!exists) {
+			reason_note(engine->reasons, old.key.hash, HR_REASON_QUOTA);
+		}
+		if (!exists || (a->replace && s->usage_bytes - old.block_bytes + a->block_bytes >
+						  s->quota_bytes)) {
+			return HR_REASON_QUOTA;
+		}
 	}
 	if (a->pinned && s->pinned_bytes + a->block_bytes > HR_MIN(s->pin_budget_bytes, budget)) {
 		return HR_REASON_QUOTA;
@@ -205,7 +222,8 @@ desc_make(const struct engine_put *put, uint8_t kind)
 		.space_generation = a->space->generation,
 		.flags = a->pinned ? DESC_FLAG_PINNED : 0,
 		.expiry_ms = a->ttl_ms == 0 ? 0 : io_wall_ms(put->engine->io) + a->ttl_ms,
-		.put_number = a->put_number,
+		.put_number = a->parts_count > 1 ? a->put_number
+						 : 0, /* means nothing for one part */
 		.block_bytes = a->block_bytes,
 		.part = a->part,
 		.parts_count = a->parts_count,
@@ -235,6 +253,11 @@ on_record_stable(struct pending *pending, int rc)
 static void
 on_flushed(void *arg, int rc)
 {
+	struct engine_put *put = arg;
+
+	if (rc != 0 && rc != -ECANCELED) {
+		engine_fail(put->engine, rc);
+	}
 	put_answer(arg, rc == 0 ? HR_STATUS_OK : HR_STATUS_REFUSED,
 		   rc == 0 ? HR_REASON_NONE : HR_REASON_DOWN);
 }
@@ -286,39 +309,78 @@ put_duplicate(struct engine_put *put, struct found *found, bool differs)
 
 static void put_decide(struct engine_put *put);
 
-/* The block that has the tag was read. True: it is this key's, with other bytes, and the put is a duplicate. False: it is another block's, or was
- * damaged and is gone. A read that was not done leaves it open: then both may stand, and GET tells them apart. */
+/* The block that it is a part of cannot be complete any more. */
+static void
+put_refuse(struct engine_put *put, enum hr_reason reason)
+{
+	const struct engine_put_args *a = &put->args;
+	struct multi *m = put->multi;
+
+	if (m == NULL && a->parts_count > 1) {
+		m = hashmap_get_ptr(&put->engine->held, a->put_number ^ get_le64(a->id));
+		if (m != NULL && !m->dead && memcmp(m->id, a->id, 16) == 0 && m->owner == a->owner) {
+			m->parts_held++;
+			multi_cancel(put->engine, m);
+		}
+	} else if (m != NULL && !m->dead && !m->live) {
+		multi_kill_held(put->engine, m);
+	}
+	put_answer(put, HR_STATUS_REFUSED, reason);
+}
+
+/* The block under this tag that may be the put's, perhaps one that has expired and found no room for its tombstone. False: there is
+ * none but those known to be others. */
 static bool
+rival_find(struct engine_put *put, struct found *ret)
+{
+	struct engine *engine = put->engine;
+	const struct engine_put_args *a = &put->args;
+	uint32_t cursor = 0;
+	uint8_t reason;
+
+	(void)record_find(engine, a->space, a->id, ret, &reason);
+	while (record_find_next(engine, a->space, a->id, ret, &cursor)) {
+		if (!get_was_tried(&put->get, ret->entry.place)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The block that has the tag was read: it is this key's, with other bytes, and the put is a duplicate; or it is another block's, or gone
+ * by now, and the put is decided anew. Of a read that was not done nothing is known: two blocks of one key must not stand side by side. */
+static void
 identity_known(struct engine_put *put)
 {
 	struct engine *engine = put->engine;
+	uint8_t reason = put->get.reason;
 	struct found found;
-	uint8_t reason;
 
 	if (put->get.status != HR_STATUS_OK) {
-		return false;
+		if (reason == HR_REASON_BUSY || reason == HR_REASON_DOWN) {
+			put_refuse(put, reason);
+		} else {
+			put_decide(put);
+		}
+		return;
 	}
 	engine_get_done(engine, &put->get);
-	if (!record_find(engine, put->args.space, put->args.id, &found, &reason)) {
-		return false;
+	if ((put->multi == NULL || !put->multi->dead) && rival_find(put, &found) &&
+	    !record_expired(engine, &found)) {
+		put_duplicate(put, &found, true);
+	} else {
+		put_decide(put);
 	}
-	put_duplicate(put, &found, true);
-	return true;
 }
 
 static void
 on_identity_read(struct engine_get *get)
 {
-	struct engine_put *put = container_of(get, struct engine_put, get);
-
-	if (!identity_known(put)) {
-		put->insert_anyway = true;
-		put_decide(put);
-	}
+	identity_known(container_of(get, struct engine_put, get));
 }
 
-/* True: answered, or will be, as a duplicate. */
-static bool
+/* The key has a block already, or another key's block has its tag: answers, now or later. */
+static void
 duplicate_check(struct engine_put *put, struct found *found)
 {
 	struct engine *engine = put->engine;
@@ -335,18 +397,18 @@ duplicate_check(struct engine_put *put, struct found *found)
 		}
 		if (same || exact) {
 			put_duplicate(put, found, !same);
-			return true;
+			return;
 		}
 	} else {
 		check = index_check_make(a->space->number, a->space->generation, a->id, 0,
 					 a->stored_bytes, a->crcs, a->crcs_count);
 		if (check == found->entry.check && a->stored_bytes == found->entry.bytes) {
 			put_duplicate(put, found, false);
-			return true;
+			return;
 		}
 		if (exact) {
 			put_duplicate(put, found, true);
-			return true;
+			return;
 		}
 	}
 	/* Other bytes, or another block with the same tag: only its bytes tell. */
@@ -358,57 +420,50 @@ duplicate_check(struct engine_put *put, struct found *found)
 	};
 	memcpy(put->get.id, a->id, sizeof(a->id));
 	if (engine_get(engine, &put->get)) {
-		put->insert_anyway = !identity_known(put);
-		return !put->insert_anyway;
+		identity_known(put);
 	}
-	return true;
 }
 
 /* ---- publication ---- */
 
-static void
-ttl_note(struct engine *engine, const struct index_key *key, uint64_t expiry_ms)
-{
-	if (expiry_ms != 0 && hashmap_put(&engine->expiries, key->hash, expiry_ms) != 0) {
-		/* No memory for the time: the record still carries it, a restart will see it. */
-		engine->stat.cache.alloc_failures++;
-	}
-}
-
 static uint8_t
-entry_flags(const struct engine_put_args *a)
+entry_flags(const struct engine_put_args *a, uint64_t expiry_ms)
 {
 	return (uint8_t)((a->pinned ? INDEX_FLAG_PINNED : 0) |
 			 (a->parts_count > 1 ? INDEX_FLAG_MULTIPART : 0) |
-			 (a->ttl_ms != 0 ? INDEX_FLAG_TTL : 0));
+			 (expiry_ms != 0 ? INDEX_FLAG_TTL : 0));
 }
 
-/* The old block of the key goes, if there is one, and the new one's entry comes. */
-static int
-entry_publish(struct engine_put *put, struct found *old, const struct index_entry *entry,
-	      uint64_t expiry_ms)
+/* All memory that a publication needs, before anything is changed or written; the entry is in the index, but nobody looks before the
+ * caller has filled it in or taken it out again. */
+static bool
+publication_reserve(struct engine *engine, const struct index_key *key,
+		    const struct index_entry *entry)
+{
+	return hashmap_reserve(&engine->expiries, engine->expiries.count + 1) == 0 &&
+	       hashmap_reserve(&engine->multis, engine->multis.count + 1) == 0 &&
+	       index_insert(engine->index, key, entry) == 0;
+}
+
+/* The old block of the key goes, if there is one, and the new one counts. Needs no memory after publication_reserve(). */
+static void
+published(struct engine_put *put, const struct index_key *key, struct found *old, uint64_t expiry_ms)
 {
 	struct engine *engine = put->engine;
 	const struct engine_put_args *a = &put->args;
-	struct index_key key =
-	    index_key_make(engine->index, a->space->number, a->space->generation, a->id, 0);
-	int rc;
 
 	if (old != NULL) {
 		record_kill(engine, old, HR_REASON_NONE);
 		engine->stat.replaces++;
 	}
-	rc = index_insert(engine->index, &key, entry);
-	if (rc != 0) {
-		return rc;
+	if (expiry_ms != 0) {
+		HR_ASSERT(hashmap_put(&engine->expiries, key->hash, expiry_ms) == 0);
 	}
-	ttl_note(engine, &key, expiry_ms);
-	reason_forget(engine->reasons, key.hash);
+	reason_forget(engine->reasons, key->hash);
 	block_account(engine, a->space->number, a->space->generation, (int64_t)a->block_bytes, 1,
 		      a->pinned);
 	a->space->puts++;
 	engine->stat.puts++;
-	return 0;
 }
 
 static struct pending *
@@ -457,14 +512,14 @@ put_single(struct engine_put *put, struct found *old)
 	const struct engine_put_args *a = &put->args;
 	uint64_t birth = log_birth_next(engine->log);
 	struct pending *p = value_pending(put, birth);
-	struct index_key key;
+	struct index_key key =
+	    index_key_make(engine->index, a->space->number, a->space->generation, a->id, 0);
 	struct index_entry entry;
-	int rc;
 
 	if (p == NULL) {
 		return false;
 	}
-	if (old != NULL) {
+	if (old != NULL || reclaim_evicted(engine, key.hash)) {
 		p->rec.desc.horizon = log_generation_newest(engine->log);
 	}
 	if (a->ack >= HR_ACK_STABLE) {
@@ -472,26 +527,28 @@ put_single(struct engine_put *put, struct found *old)
 		p->on_stable = on_record_stable;
 		p->on_stable_arg = put;
 	}
-	key = index_key_make(engine->index, a->space->number, a->space->generation, a->id, 0);
-	if (!value_append(put, p, &key)) {
-		return false;
-	}
 	entry = (struct index_entry){
 		.place = PLACE_PENDING | p->slot,
 		.bytes = a->stored_bytes,
 		.check = index_check_make(a->space->number, a->space->generation, a->id, 0,
 					  a->stored_bytes, a->crcs, a->crcs_count),
-		.flags = entry_flags(a),
+		.flags = entry_flags(a, p->rec.desc.expiry_ms),
 	};
-	entry.recency = engine->policy->insert(engine->evict, p->rec.segment, p->pages);
-	rc = entry_publish(put, old, &entry, p->rec.desc.expiry_ms);
-	put->result.birth = birth;
-	if (rc != 0) {
-		engine->policy->remove(engine->evict, p->rec.segment, p->pages, entry.recency);
-		cache_drop(engine->cache, put->entry);
+	if (!publication_reserve(engine, &key, &entry)) {
 		p->on_stable = NULL;
+		pending_destroy(p);
 		put_answer(put, HR_STATUS_REFUSED, HR_REASON_BUSY);
-	} else if (a->ack < HR_ACK_STABLE) {
+		return true;
+	}
+	if (!value_append(put, p, &key)) {
+		HR_ASSERT(index_remove(engine->index, &key, entry.place));
+		return false;
+	}
+	published(put, &key, old, p->rec.desc.expiry_ms);
+	entry.recency = engine->policy->insert(engine->evict, p->rec.segment, p->pages);
+	HR_ASSERT(index_update(engine->index, &key, entry.place, &entry));
+	put->result.birth = birth;
+	if (a->ack < HR_ACK_STABLE) {
 		put_answer(put, HR_STATUS_OK, HR_REASON_NONE);
 	}
 	return true;
@@ -504,19 +561,33 @@ put_commit_parts(struct engine_put *put, struct found *old)
 	struct engine *engine = put->engine;
 	struct multi *m = put->multi;
 	struct desc desc = desc_make(put, DESC_COMMIT);
-	struct index_key key;
-	struct index_entry entry;
+	struct index_key key =
+	    index_key_make(engine->index, m->space_number, m->space_generation, m->id, 0);
+	struct index_entry entry = {
+		.place = m->parts[0].place,
+		.bytes = engine->slice.part_bytes,
+		.check = m->parts[0].check,
+		.flags = entry_flags(&put->args, m->expiry_ms),
+	};
 	struct pending *p;
 
 	desc.birth = log_birth_next(engine->log);
 	desc.expiry_ms = m->expiry_ms;
 	desc.part = 0;
-	desc.horizon = old != NULL ? log_generation_newest(engine->log) : 0;
+	desc.horizon = old != NULL || reclaim_evicted(engine, key.hash)
+			   ? log_generation_newest(engine->log)
+			   : 0;
 	if (pending_create(engine, &desc, NULL, NULL, &p) != 0) {
 		return false;
 	}
+	if (!publication_reserve(engine, &key, &entry)) {
+		pending_destroy(p);
+		put_refuse(put, HR_REASON_BUSY);
+		return true;
+	}
 	p->class = put->args.pinned ? CLASS_PINNED : CLASS_FRESH;
 	if (pending_append(p) != 0) {
+		HR_ASSERT(index_remove(engine->index, &key, entry.place));
 		pending_destroy(p);
 		return false;
 	}
@@ -524,11 +595,7 @@ put_commit_parts(struct engine_put *put, struct found *old)
 	list_del(&m->link);
 	list_init(&m->link);
 	m->owner = NULL;
-	key = index_key_make(engine->index, m->space_number, m->space_generation, m->id, 0);
-	if (old != NULL) {
-		record_kill(engine, old, HR_REASON_NONE);
-		engine->stat.replaces++;
-	}
+	published(put, &key, old, m->expiry_ms);
 	m->hash = key.hash;
 	m->birth = desc.birth;
 	m->horizon = desc.horizon;
@@ -539,18 +606,9 @@ put_commit_parts(struct engine_put *put, struct found *old)
 		    engine->policy->insert(engine->evict, place_segment(engine, m->parts[i].place),
 					   value_pages(multi_part_bytes(engine, m, i)));
 	}
-	entry = (struct index_entry){
-		.place = m->parts[0].place,
-		.bytes = engine->slice.part_bytes,
-		.check = m->parts[0].check,
-		.flags = entry_flags(&put->args),
-	};
+	HR_ASSERT(hashmap_put_ptr(&engine->multis, key.hash, m) == 0);
 	engine->stat.multipart_now++;
 	put->result.birth = desc.birth;
-	if (hashmap_put_ptr(&engine->multis, key.hash, m) != 0 ||
-	    entry_publish(put, NULL, &entry, m->expiry_ms) != 0) {
-		HR_ASSERTF(false, "no memory for a block of %u parts", m->parts_count);
-	}
 	multi_unref(engine, put->multi); /* The map keeps the first reference. */
 	put->multi = NULL;
 	if (put->args.ack >= HR_ACK_STABLE) {
@@ -563,8 +621,9 @@ put_commit_parts(struct engine_put *put, struct found *old)
 
 /* ---- parts ---- */
 
+/* The unfinished block that the part belongs to; the first part makes it. NULL: there is none to which it fits, for *ret_reason. */
 static struct multi *
-held_find(struct engine_put *put)
+held_find(struct engine_put *put, enum hr_reason *ret_reason)
 {
 	struct engine *engine = put->engine;
 	const struct engine_put_args *a = &put->args;
@@ -574,15 +633,28 @@ held_find(struct engine_put *put)
 	if (m != NULL) {
 		bool same = m->put_number == a->put_number && memcmp(m->id, a->id, 16) == 0 &&
 			    m->space_number == a->space->number &&
-			    m->space_generation == a->space->generation &&
 			    m->parts_count == a->parts_count && m->block_bytes == a->block_bytes &&
 			    m->owner == a->owner && m->parts[a->part].place == PLACE_NONE;
 
+		*ret_reason = HR_REASON_SIZE;
+		if (same && m->dead) {
+			*ret_reason = HR_REASON_BUSY;
+			if (++m->parts_held == m->parts_count) {
+				multi_forget(engine, m);
+			}
+			same = false;
+		} else if (same && m->space_generation != a->space->generation) {
+			m->parts_held++;
+			multi_cancel(engine, m); /* The space was dropped meanwhile. */
+			*ret_reason = HR_REASON_BUSY;
+			same = false;
+		}
 		return same ? m : NULL;
 	}
 	m = multi_create(a->parts_count);
 	if (m == NULL || hashmap_put_ptr(&engine->held, number, m) != 0) {
 		free(m);
+		*ret_reason = HR_REASON_BUSY;
 		return NULL;
 	}
 	m->owner = a->owner;
@@ -602,12 +674,13 @@ put_part(struct engine_put *put)
 {
 	struct engine *engine = put->engine;
 	const struct engine_put_args *a = &put->args;
-	struct multi *m = held_find(put);
+	enum hr_reason reason;
+	struct multi *m = held_find(put, &reason);
 	struct pending *p;
 	struct index_key key;
 
 	if (m == NULL) {
-		put_answer(put, HR_STATUS_REFUSED, HR_REASON_SIZE);
+		put_answer(put, HR_STATUS_REFUSED, reason);
 		return true;
 	}
 	p = value_pending(put, 0);
@@ -636,6 +709,60 @@ put_part(struct engine_put *put)
 
 /* ---- the way through ---- */
 
+/* Unfinished blocks keep the segments of their parts from being victims. Where no other segment is left, one of them has to go. */
+static void
+holds_break(struct engine *engine)
+{
+	struct hashmap_slot *slot;
+	size_t pos;
+
+	hashmap_for_each(&engine->held, pos, slot) {
+		struct multi *m = (void *)(uintptr_t)slot->value;
+
+		for (uint16_t i = 0; i < m->parts_count && !m->dead; i++) {
+			if (m->parts[i].place != PLACE_NONE &&
+			    place_stable(engine, m->parts[i].place)) {
+				multi_cancel(engine, m);
+				return; /* The map may have changed. */
+			}
+		}
+	}
+}
+
+static void
+on_retry(void *arg)
+{
+	struct engine *engine = arg;
+	struct engine_put *first;
+	uint64_t now_us = io_now_us(engine->io);
+
+	reclaim_retry(engine);
+	appends_retry(engine);
+	reclaim_kick(engine);
+	first = list_first_entry(&engine->appends_waiting, struct engine_put, link);
+	if (first != NULL && reclaim_idle(engine) && now_us - first->waits_since_us > HOLDS_WAIT_US) {
+		holds_break(engine);
+	}
+	if (first != NULL && now_us - first->waits_since_us > ROOM_WAIT_US) {
+		list_del(&first->link);
+		engine->appends_waiting_count--;
+		put_refuse(first, HR_REASON_BUSY);
+	}
+	if (!list_empty(&engine->appends_waiting) || !reclaim_idle(engine)) {
+		retry_start(engine);
+	}
+}
+
+/* Room in the log is announced; that memory is free again, or that a segment may be a victim now, is not. */
+void
+retry_start(struct engine *engine)
+{
+	if (engine->retry.heap_idx == 0) {
+		io_timer_set(engine->io, &engine->retry, io_now_us(engine->io) + RETRY_US, on_retry,
+			     engine);
+	}
+}
+
 static void
 put_wait(struct engine_put *put)
 {
@@ -645,8 +772,10 @@ put_wait(struct engine_put *put)
 		put_answer(put, HR_STATUS_REFUSED, HR_REASON_DOWN);
 		return;
 	}
+	put->waits_since_us = put->waits_since_us != 0 ? put->waits_since_us : io_now_us(engine->io);
 	list_add(&engine->appends_waiting, &put->link);
 	engine->appends_waiting_count++;
+	retry_start(engine);
 	reclaim_kick(engine);
 }
 
@@ -656,9 +785,12 @@ put_decide(struct engine_put *put)
 	struct engine *engine = put->engine;
 	const struct engine_put_args *a = &put->args;
 	struct found found;
-	uint8_t reason;
-	bool exists = false;
+	bool exists;
 
+	if (engine->failed != 0 || engine->state != ENGINE_READY) {
+		put_answer(put, HR_STATUS_REFUSED, HR_REASON_DOWN);
+		return;
+	}
 	if (a->parts_count > 1 && put->multi == NULL) {
 		if (put_part(put)) {
 			return;
@@ -669,27 +801,22 @@ put_decide(struct engine_put *put)
 		}
 	}
 	if (a->space->drops_pending > 0 && a->ack >= HR_ACK_STABLE) {
-		if (put->multi != NULL && !put->multi->dead) {
-			multi_kill_held(engine, put->multi);
-		}
-		put_answer(put, HR_STATUS_REFUSED, HR_REASON_BUSY);
+		put_refuse(put, HR_REASON_BUSY);
 		return;
 	}
 	if (put->multi != NULL && put->multi->dead) {
-		put_answer(put, HR_STATUS_REFUSED, HR_REASON_DOWN);
+		put_answer(put, HR_STATUS_REFUSED,
+			   HR_REASON_BUSY); /* Its owner went, or its segments were needed. */
 		return;
 	}
 	if (put->multi != NULL && put->multi->space_generation != a->space->generation) {
-		multi_kill_held(engine, put->multi); /* The space was dropped meanwhile. */
-		put_answer(put, HR_STATUS_REFUSED, HR_REASON_BUSY);
+		put_refuse(put, HR_REASON_BUSY); /* The space was dropped meanwhile. */
 		return;
 	}
-	if (!put->insert_anyway) {
-		exists = record_find(engine, a->space, a->id, &found, &reason);
-		if (exists && !a->replace && duplicate_check(put, &found)) {
-			return;
-		}
-		exists = exists && a->replace;
+	exists = rival_find(put, &found);
+	if (exists && !a->replace && !record_expired(engine, &found)) {
+		duplicate_check(put, &found);
+		return;
 	}
 	if (!(put->multi != NULL ? put_commit_parts(put, exists ? &found : NULL)
 				 : put_single(put, exists ? &found : NULL))) {
@@ -713,6 +840,7 @@ engine_put_commit(struct engine *engine, struct engine_put *put, engine_put_cb c
 	arena_buf_pad(&put->entry->buf);
 	memcpy(put->entry->crcs, crcs, put->args.crcs_count * sizeof(crcs[0]));
 	if (!list_empty(&engine->appends_waiting)) {
+		put->waits_since_us = io_now_us(engine->io);
 		list_add_tail(&engine->appends_waiting, &put->link);
 		engine->appends_waiting_count++;
 		return;
@@ -735,6 +863,35 @@ appends_retry(struct engine *engine)
 			return; /* It went back to the head. */
 		}
 	}
+}
+
+/* The owner of these parts goes. */
+void
+puts_owner_gone(struct engine *engine, const struct engine_owner *owner)
+{
+	struct engine_put *put, *next;
+
+	list_for_each_entry_safe(put, next, &engine->appends_waiting, link) {
+		if (put->args.owner == owner && put->args.parts_count > 1) {
+			list_del(&put->link);
+			engine->appends_waiting_count--;
+			put_answer(put, HR_STATUS_REFUSED, HR_REASON_CANCELLED);
+		}
+	}
+}
+
+bool
+put_shed(struct engine *engine)
+{
+	struct engine_put *put = list_last_entry(&engine->appends_waiting, struct engine_put, link);
+
+	if (put == NULL) {
+		return false;
+	}
+	list_del(&put->link);
+	engine->appends_waiting_count--;
+	put_refuse(put, HR_REASON_BUSY);
+	return true;
 }
 
 void

@@ -78,6 +78,26 @@ displaced(struct engine *engine, uint32_t space_number, uint32_t generation,
 		      (entry->flags & INDEX_FLAG_PINNED) != 0);
 }
 
+/* A record was carried and its victim not freed: both are there. When the one that counts is evicted, the other one must not come back
+ * behind what was put since (reclaim.c, tombstone_of()). */
+static void
+copy_note(struct rebuild *rb, const struct index_key *key, uint64_t generation)
+{
+	struct hashmap *copies = &rb->engine->copies;
+	uint64_t before = 0;
+
+	(void)hashmap_get(copies, key->hash, &before);
+	if (hashmap_put(copies, key->hash, HR_MAX(before, generation)) != 0) {
+		rb->out_of_memory = true;
+	}
+}
+
+static uint64_t
+generation_at(const struct rebuild *rb, place_t place)
+{
+	return rb->generation[place_segment(rb->engine, place)];
+}
+
 /* The record competes for its identity. True: it counts, for now. */
 static bool
 compete(struct rebuild *rb, const struct desc *d, const struct index_key *key, uint64_t birth,
@@ -90,6 +110,14 @@ compete(struct rebuild *rb, const struct desc *d, const struct index_key *key, u
 	if (known(engine, key, &old, &old_birth)) {
 		if (old_birth > birth || (old_birth == birth && old.place == TOMBSTONE)) {
 			return false;
+		}
+		if (old_birth == birth && entry->place != TOMBSTONE) {
+			bool newer = generation_at(rb, entry->place) > generation_at(rb, old.place);
+
+			copy_note(rb, key, generation_at(rb, newer ? old.place : entry->place));
+			if (!newer) {
+				return false;
+			}
 		}
 		displaced(engine, d->space_number, d->space_generation, key, &old);
 		HR_ASSERT(index_update(engine->index, key, old.place, entry));
@@ -181,6 +209,8 @@ visit_part(struct rebuild *rb, const struct desc *d, uint32_t segment, uint64_t 
 	struct rebuild_put *rp = put_of(rb, d);
 	struct multi *m;
 	place_t place = place_make(rb->engine, segment, d->value_off);
+	struct index_key key =
+	    index_key_make(rb->engine->index, d->space_number, d->space_generation, d->id, 0);
 
 	if (rp == NULL) {
 		return;
@@ -200,8 +230,11 @@ visit_part(struct rebuild *rb, const struct desc *d, uint32_t segment, uint64_t 
 	}
 	if (m->parts[d->part].place == PLACE_NONE) {
 		m->parts_held++;
-	} else if (rb->generation[place_segment(rb->engine, m->parts[d->part].place)] > generation) {
+	} else if (generation_at(rb, m->parts[d->part].place) > generation) {
+		copy_note(rb, &key, generation);
 		return; /* The copy in the newer use of a segment counts. */
+	} else {
+		copy_note(rb, &key, generation_at(rb, m->parts[d->part].place));
 	}
 	m->parts[d->part].place = place;
 	m->parts[d->part].check = index_check_make(d->space_number, d->space_generation, d->id,

@@ -16,7 +16,7 @@
 #include "base/crc.h"
 #include "engine/engine_impl.h"
 
-enum { CARRY_INFLIGHT_MAX = 16 };
+enum { CARRY_INFLIGHT_MAX = 16, VICTIM_READS_MAX = 4 };
 
 struct carry {
 	struct list_head link; /* blocked */
@@ -46,6 +46,9 @@ struct reclaim {
 	uint64_t budget_pages;	  /* what this victim may give */
 	bool stuck;		  /* a tombstone of the victim has nowhere to go */
 	bool *passed_over;	  /* by segment: was stuck, and nothing was freed since */
+	unsigned unreadable;	  /* victims in a row of which no descriptor could be read */
+	uint64_t oldest; /* generation in use besides the victim's, when it was looked at: it only grows */
+	struct hashmap evicted; /* identities whose records are only on flash, until the victim is free */
 };
 
 static void carry_go(struct reclaim *r);
@@ -65,6 +68,7 @@ reclaim_create(struct engine *engine)
 	}
 	r->engine = engine;
 	list_init(&r->blocked);
+	hashmap_init(&r->evicted, io_random_u64(engine->io));
 	engine->reclaim = r;
 	return 0;
 }
@@ -88,6 +92,7 @@ reclaim_destroy(struct engine *engine)
 	if (engine->reclaim != NULL) {
 		carries_free(engine->reclaim);
 		free(engine->reclaim->passed_over);
+		hashmap_fini(&engine->reclaim->evicted);
 		free(engine->reclaim);
 		engine->reclaim = NULL;
 	}
@@ -97,6 +102,13 @@ bool
 reclaim_idle(const struct engine *engine)
 {
 	return !engine->reclaim->running;
+}
+
+bool
+reclaim_evicted(const struct engine *engine, uint64_t hash)
+{
+	return hashmap_get(&engine->reclaim->evicted, hash, NULL) ||
+	       hashmap_get(&engine->copies, hash, NULL);
 }
 
 /* ---- the budget ---- */
@@ -136,6 +148,10 @@ on_freed(void *arg, int rc)
 
 	r->running = false;
 	r->freeing = false;
+	if (rc == 0) {
+		hashmap_fini(&r->evicted);
+		hashmap_init(&r->evicted, io_random_u64(engine->io));
+	}
 	if (rc == -ECANCELED) {
 		HR_ASSERT(gives_up(engine)); /* Nothing has failed. */
 	} else if (rc != 0) {
@@ -147,6 +163,23 @@ on_freed(void *arg, int rc)
 	}
 	reclaim_kick(engine);
 	engine_async_end(engine);
+}
+
+/* The victim is not freed after all: what was evicted from it stays on flash for longer. */
+static void
+evicted_keep(struct reclaim *r)
+{
+	struct engine *engine = r->engine;
+	struct hashmap_slot *slot;
+	struct segment_info info;
+	size_t pos;
+
+	log_segment_info(engine->log, r->victim, &info);
+	hashmap_for_each(&r->evicted, pos, slot) {
+		if (hashmap_put(&engine->copies, slot->key[0], info.generation) != 0) {
+			engine->stat.cache.alloc_failures++; /* Then it may come back after a crash. */
+		}
+	}
 }
 
 static void
@@ -167,6 +200,7 @@ victim_finish(struct reclaim *r)
 	if (r->stuck) {
 		r->stuck = false;
 		r->passed_over[r->victim] = true;
+		evicted_keep(r);
 		r->running = false;
 		reclaim_kick(engine);
 		engine_async_end(engine);
@@ -180,13 +214,14 @@ victim_finish(struct reclaim *r)
 
 /* ---- carrying one record ---- */
 
-/* A record that replaced another one must not let it come back when it goes itself: a tombstone with its birth takes its place
+/* A record that replaced another one, or of which a start found two copies, must not let the other come back when it goes itself: a tombstone with its birth takes its place
  * as long as an older record may exist. False: none is needed. */
 static bool
-tombstone_of(struct engine *engine, const struct reclaim *r, const struct desc *d,
-	     const struct found *found, struct desc *ret)
+tombstone_of(const struct reclaim *r, const struct desc *d, const struct found *found,
+	     struct desc *ret)
 {
 	uint64_t horizon = found->multi != NULL ? found->multi->horizon : d->horizon;
+	uint64_t copy = 0;
 	struct desc tombstone = {
 		.kind = DESC_TOMBSTONE,
 		.space_number = d->space_number,
@@ -196,7 +231,9 @@ tombstone_of(struct engine *engine, const struct reclaim *r, const struct desc *
 		.horizon = horizon,
 	};
 
-	if (horizon == 0 || log_generation_oldest(engine->log, r->victim) > horizon) {
+	(void)hashmap_get(&r->engine->copies, found->key.hash, &copy);
+	tombstone.horizon = HR_MAX(horizon, copy);
+	if (tombstone.horizon == 0 || r->oldest > tombstone.horizon) {
 		return false;
 	}
 	memcpy(tombstone.id, d->id, sizeof(tombstone.id));
@@ -219,6 +256,14 @@ carry_becomes(struct carry *c, const struct desc *tombstone)
 	}
 }
 
+/* What takes the block's place before the victim is free replaces it on flash (reclaim_evicted()). There is room: as many as the victim
+ * has records were reserved. */
+static void
+evicted_note(struct reclaim *r, const struct found *found)
+{
+	HR_ASSERT(hashmap_put(&r->evicted, found->key.hash, 0) == 0);
+}
+
 /* The record of a carry goes. True: the carry is its tombstone from now on. */
 static bool
 carry_evict(struct carry *c, uint8_t reason)
@@ -233,7 +278,8 @@ carry_evict(struct carry *c, uint8_t reason)
 		       c->desc.part, c->place, &found)) {
 		return false;
 	}
-	needed = tombstone_of(engine, c->reclaim, &c->desc, &found, &tombstone);
+	needed = tombstone_of(c->reclaim, &c->desc, &found, &tombstone);
+	evicted_note(c->reclaim, &found);
 	record_kill(engine, &found, reason);
 	engine->stat.reclaim_evicted_blocks++;
 	if (needed) {
@@ -259,7 +305,8 @@ commit_evict(struct carry *c)
 		       m->parts[0].place, &found)) {
 		return false;
 	}
-	needed = tombstone_of(engine, c->reclaim, &c->desc, &found, &tombstone);
+	needed = tombstone_of(c->reclaim, &c->desc, &found, &tombstone);
+	evicted_note(c->reclaim, &found);
 	record_kill(engine, &found, HR_REASON_EVICTED);
 	engine->stat.reclaim_evicted_blocks++;
 	if (needed) {
@@ -289,7 +336,14 @@ carry_moved(struct carry *c, struct pending *p, struct found *found)
 						: found->entry.recency;
 
 	engine->policy->remove(engine->evict, c->reclaim->victim, p->pages, recency);
-	engine->policy->insert_carried(engine->evict, p->rec.segment, p->pages, recency);
+	if (lease_holds(engine, found->key.hash)) {
+		/* Somebody is about to read it. As cold as it was it would make the next victim, over and over while the lease lasts. */
+		recency = engine->policy->insert(engine->evict, p->rec.segment, p->pages);
+		*(found->multi != NULL ? &found->multi->parts[c->desc.part].recency
+				       : &found->entry.recency) = recency;
+	} else {
+		engine->policy->insert_carried(engine->evict, p->rec.segment, p->pages, recency);
+	}
 	record_move(engine, found, c->desc.part, PLACE_PENDING | p->slot);
 	part_key = index_key_make(engine->index, c->desc.space_number, c->desc.space_generation,
 				  c->desc.id, c->desc.part);
@@ -302,6 +356,14 @@ carry_moved(struct carry *c, struct pending *p, struct found *found)
 	engine->stat.reclaim_survivor_bytes += (uint64_t)p->pages * ENGINE_PAGE_BYTES;
 }
 
+static bool
+generation_current(const struct engine *engine, const struct desc *d)
+{
+	const struct space_row *row = space_by_number(engine->spaces, d->space_number);
+
+	return row != NULL && row->generation == d->space_generation;
+}
+
 /* True: done with it, one way or the other. False: no room in the log. */
 static bool
 carry_append(struct carry *c)
@@ -311,6 +373,7 @@ carry_append(struct carry *c)
 	bool value = c->desc.kind == DESC_VALUE;
 	struct pending *p;
 	struct found found;
+	int rc;
 
 	if (gives_up(engine)) {
 		return true;
@@ -318,6 +381,10 @@ carry_append(struct carry *c)
 	if (value && !record_at(engine, c->desc.space_number, c->desc.space_generation, c->desc.id,
 				c->desc.part, c->place, &found)) {
 		return true; /* It died meanwhile. */
+	}
+	if (value && !generation_current(engine, &c->desc)) {
+		record_kill(engine, &found, HR_REASON_NONE); /* Its space was dropped meanwhile. */
+		return true;
 	}
 	if (pending_create(engine, &c->desc, c->key, c->crcs, &p) != 0) {
 		return false;
@@ -334,13 +401,15 @@ carry_append(struct carry *c)
 			p->rec.desc.birth = found.multi->birth;
 		}
 	}
-	if (pending_append(p) != 0) {
-		/* New segments for pinned values end before those for survivors; among these they stay pinned. */
-		p->class = CLASS_SURVIVOR;
-		if (pending_append(p) != 0) {
-			pending_destroy(p);
-			return false;
-		}
+	rc = pending_append(p);
+	if (rc == -EAGAIN && p->class == CLASS_PINNED) {
+		p->class =
+		    CLASS_SURVIVOR; /* Only they have a segment in reserve, and nothing else will make room. */
+		rc = pending_append(p);
+	}
+	if (rc != 0) {
+		pending_destroy(p);
+		return false;
 	}
 	p->on_done = on_carry_done;
 	p->on_done_arg = r;
@@ -401,6 +470,7 @@ carry_try(struct carry *c)
 		carry_end(c);
 	} else {
 		list_add_tail(&c->reclaim->blocked, &c->link);
+		retry_start(c->reclaim->engine);
 	}
 }
 
@@ -514,6 +584,12 @@ carry_start(struct carry *c)
 		if (r->inflight > 0) {
 			return false;
 		}
+		if (c->must || lease_holds(engine, found.key.hash)) {
+			/* Promised to stay: it waits until a reader gives memory back, or a put that waits for this segment. */
+			(void)put_shed(engine);
+			retry_start(engine);
+			return false;
+		}
 		if (carry_evict(c, HR_REASON_EVICTED)) {
 			r->inflight++;
 			carry_try(c);
@@ -590,8 +666,9 @@ static void
 evict(struct reclaim *r, const struct desc *d, struct found *found, uint8_t reason)
 {
 	struct desc tombstone;
-	bool needed = tombstone_of(r->engine, r, d, found, &tombstone);
+	bool needed = tombstone_of(r, d, found, &tombstone);
 
+	evicted_note(r, found);
 	record_kill(r->engine, found, reason);
 	r->engine->stat.reclaim_evicted_blocks++;
 	if (needed) {
@@ -603,7 +680,6 @@ static void
 consider_value(struct reclaim *r, const struct desc *d)
 {
 	struct engine *engine = r->engine;
-	struct space_row *row = space_by_number(engine->spaces, d->space_number);
 	place_t place = place_make(engine, r->victim, d->value_off);
 	struct found found;
 	uint16_t recency;
@@ -613,7 +689,7 @@ consider_value(struct reclaim *r, const struct desc *d)
 	if (!record_at(engine, d->space_number, d->space_generation, d->id, d->part, place, &found)) {
 		return;
 	}
-	if (row == NULL || row->generation != d->space_generation) {
+	if (!generation_current(engine, d)) {
 		record_kill(engine, &found, HR_REASON_NONE);
 		return;
 	}
@@ -646,7 +722,7 @@ consider(struct reclaim *r, const struct desc *d)
 		consider_value(r, d);
 		break;
 	case DESC_TOMBSTONE:
-		if (log_generation_oldest(engine->log, r->victim) <= d->horizon) {
+		if (r->oldest <= d->horizon) {
 			(void)carry_add(r, d, UINT32_MAX, true);
 		}
 		break;
@@ -697,6 +773,67 @@ place_cmp(const void *va, const void *vb)
 	return a->desc.value_off < b->desc.value_off ? -1 : a->desc.value_off > b->desc.value_off;
 }
 
+/* A block of one part that lies in the victim. */
+static bool
+lose_single(void *arg, const struct index_entry *entry)
+{
+	struct reclaim *r = arg;
+	struct engine *engine = r->engine;
+
+	if ((entry->flags & INDEX_FLAG_MULTIPART) != 0 || (entry->place & PLACE_PENDING) != 0 ||
+	    place_segment(engine, entry->place) != r->victim) {
+		return false;
+	}
+	engine->policy->remove(engine->evict, r->victim, value_pages(entry->bytes), entry->recency);
+	cache_drop_place(engine->cache, entry->place);
+	engine->stat.blocks--;
+	engine->stat.bytes_live -= entry->bytes;
+	engine->blocks_unaccounted++;
+	return true;
+}
+
+/* A block of many parts of which one lies in the victim. */
+static bool
+lose_multi(struct reclaim *r)
+{
+	struct engine *engine = r->engine;
+	struct hashmap_slot *slot;
+	size_t pos;
+
+	hashmap_for_each(&engine->multis, pos, slot) {
+		struct multi *m = (void *)(uintptr_t)slot->value;
+
+		for (uint16_t i = 0; i < m->parts_count; i++) {
+			struct found found;
+
+			if (place_segment(engine, m->parts[i].place) == r->victim) {
+				HR_ASSERT(record_at(engine, m->space_number, m->space_generation,
+						    m->id, i, m->parts[i].place, &found));
+				record_kill(engine, &found, HR_REASON_CORRUPT);
+				return true; /* The map has changed. */
+			}
+		}
+	}
+	return false;
+}
+
+/* Neither footer nor headers can be read, again and again: nothing says what the records there are, only the index that there are some, by
+ * their places. They go, so that the segment can be used again. Whose they were is not known: the usage of their spaces stays too
+ * high until the next start counts again. What they may have replaced could come back at a start with or without this: it could not
+ * read the segment either. */
+static void
+victim_lose(struct reclaim *r)
+{
+	struct engine *engine = r->engine;
+	uint32_t cursor = 0;
+
+	while (lose_multi(r)) {
+	}
+	while (index_sweep(engine->index, &cursor, lose_single, r)) {
+	}
+	engine->stat.reclaim_corrupt++;
+}
+
 static void
 on_victim_descs(void *arg, int rc, const struct desc *descs, uint32_t descs_count)
 {
@@ -704,19 +841,33 @@ on_victim_descs(void *arg, int rc, const struct desc *descs, uint32_t descs_coun
 	struct engine *engine = r->engine;
 
 	r->deciding = false;
-	r->carries = calloc(HR_MAX(descs_count, 1u), sizeof(r->carries[0]));
-	if (rc != 0 || r->carries == NULL) {
-		/* Neither footer nor headers can be read: what the index still names there cannot be carried. The records die
-		 * one by one, as GETs find them. */
-		engine->stat.read_errors++;
-		free(r->carries);
-		r->carries = NULL;
-		r->running = false;
-		engine->seg_holds[r->victim]++;
-		engine_async_end(engine);
-		reclaim_kick(engine);
+	if (gives_up(engine)) {
+		victim_finish(r);
 		return;
 	}
+	if (rc != 0 && rc != -ENOMEM) {
+		engine->stat.read_errors++;
+		if (++r->unreadable == VICTIM_READS_MAX) {
+			r->unreadable = 0;
+			victim_lose(r);
+			victim_finish(r);
+			return;
+		}
+	}
+	if (rc == 0) {
+		r->unreadable = 0;
+		r->carries = calloc(HR_MAX(descs_count, 1u), sizeof(r->carries[0]));
+	}
+	if (r->carries == NULL ||
+	    hashmap_reserve(&r->evicted, r->evicted.count + descs_count) != 0) {
+		carries_free(
+		    r); /* No memory now, or an error that may pass: a victim is chosen again. */
+		r->running = false;
+		retry_start(engine);
+		engine_async_end(engine);
+		return;
+	}
+	r->oldest = log_generation_oldest(engine->log, r->victim);
 	for (uint32_t i = 0; i < descs_count; i++) {
 		consider(r, &descs[i]);
 	}

@@ -47,8 +47,8 @@ place_value_off(const struct engine *engine, place_t place)
 
 /* ---- Finding ---- */
 
-static bool
-expired(struct engine *engine, const struct found *found)
+bool
+record_expired(const struct engine *engine, const struct found *found)
 {
 	return found->expiry_ms != 0 && found->expiry_ms <= io_wall_ms(engine->io);
 }
@@ -120,7 +120,7 @@ record_find(struct engine *engine, const struct space_row *space, const uint8_t 
 		}
 		return false;
 	}
-	if (expired(engine, ret)) {
+	if (record_expired(engine, ret)) {
 		expire(engine, space, ret, id);
 		*ret_reason = HR_REASON_EXPIRED;
 		return false;
@@ -295,7 +295,8 @@ pending_written(struct log_record *rec, int rc)
 
 	if (rc == 0) {
 		now = place_make(engine, rec->segment, rec->desc.value_off);
-	} else {
+	} else if (rc !=
+		   -ECANCELED) { /* What comes too late for a stop is not the device's failure. */
 		engine_fail(engine, rc);
 	}
 	if (rec->desc.kind == DESC_VALUE && p->multi != NULL && !p->multi->live) {
@@ -341,7 +342,7 @@ pending_stable(struct log_record *rec, int rc)
 	struct pending *p = container_of(rec, struct pending, rec);
 
 	HR_ASSERT(p->on_flash); /* `written` came before, also when it failed. */
-	if (rc != 0) {
+	if (rc != 0 && rc != -ECANCELED) {
 		engine_fail(p->engine, rc);
 	}
 	if (p->on_stable != NULL) {
@@ -419,6 +420,7 @@ pending_append(struct pending *p)
 		p->rec.iov_count = p->entry->buf.iov_count;
 	}
 	rc = log_append(p->engine->log, p->class, &p->rec);
+	HR_ASSERT(rc != -EINVAL); /* It would wait for ever. */
 	if (rc == -EIO) {
 		engine_fail(p->engine,
 			    rc); /* Something that no record waited for has failed: a sync, a footer. */
@@ -500,23 +502,44 @@ multi_unhold(struct engine *engine, struct multi *m, uint16_t part)
 	engine->seg_holds[segment]--;
 }
 
-/* An unfinished block: its parts on flash are garbage from now on. */
-void
-multi_kill_held(struct engine *engine, struct multi *m)
+static void
+held_release(struct engine *engine, struct multi *m)
 {
 	HR_ASSERT(!m->live && !m->dead);
 	m->dead = true;
-	(void)hashmap_remove(&engine->held, m->put_number ^ get_le64(m->id), NULL);
-	if (!list_empty(&m->link)) {
-		list_del(&m->link);
-		list_init(&m->link);
-	}
 	for (uint16_t i = 0; i < m->parts_count; i++) {
 		if (m->parts[i].place != PLACE_NONE) {
 			multi_unhold(engine, m, i);
 			place_uncache(engine, m->parts[i].place);
 		}
 	}
+}
+
+/* An unfinished block that is dead: nobody asks for it any more. */
+void
+multi_forget(struct engine *engine, struct multi *m)
+{
+	HR_ASSERT(m->dead);
+	(void)hashmap_remove(&engine->held, m->put_number ^ get_le64(m->id), NULL);
+	list_del(&m->link);
 	m->owner = NULL;
 	multi_unref(engine, m);
+}
+
+/* An unfinished block: its parts on flash are garbage from now on. */
+void
+multi_kill_held(struct engine *engine, struct multi *m)
+{
+	held_release(engine, m);
+	multi_forget(engine, m);
+}
+
+/* The same while parts are still to come: these are to be refused, instead of beginning the block anew. */
+void
+multi_cancel(struct engine *engine, struct multi *m)
+{
+	held_release(engine, m);
+	if (m->parts_held == m->parts_count) {
+		multi_forget(engine, m);
+	}
 }

@@ -74,6 +74,63 @@ test_first_wins_and_replace(void **state)
 	rig_destroy(&rig);
 }
 
+/* Method: a PUT number with a block of one part, where it means nothing; none with parts. Neither may hold up who comes behind. */
+static void
+test_put_numbers(void **state)
+{
+	struct rig rig;
+	struct engine_put_args args = { .put_number = 77, .ack = HR_ACK_STABLE };
+	struct engine_put *put;
+	struct rig_wait w = { 0 };
+	enum hr_reason reason;
+	uint64_t version, bytes;
+
+	(void)state;
+	rig_create(&rig, 9, MiB(128), MiB(8));
+	put = rig_put_part(&rig, 1, 0, 5000, 0, &args, &reason);
+	engine_put_commit(rig.engine, put, rig_on_put, &w);
+	rig_until(&rig, &w);
+	assert_int_equal(w.put.status, HR_STATUS_OK);
+	args.put_number = 0;
+	assert_null(rig_put_part(&rig, 2, 0, MiB(3), 0, &args, &reason));
+	assert_int_equal(reason, HR_REASON_SIZE);
+	assert_int_equal(rig_put(&rig, 3, 0, 5000, HR_ACK_STABLE, false).status, HR_STATUS_OK);
+	rig_close(&rig);
+	rig_open(&rig);
+	assert_int_equal(rig_get(&rig, 1, 1, &version, &bytes), 0);
+	rig_destroy(&rig);
+}
+
+/* Method: the footer and the first header of the coldest segments cannot be read: they are given up after some tries, and PUTs go on. */
+static void
+test_victim_unreadable(void **state)
+{
+	struct rig rig;
+	struct engine_stat stat;
+	uint64_t first = 0;
+
+	(void)state;
+	rig_create(&rig, 10, MiB(96), MiB(8));
+	for (uint64_t k = 0; k < 500; k++) {
+		assert_int_equal(rig_put(&rig, k, 0, 65536, HR_ACK_STABLE, false).status,
+				 HR_STATUS_OK);
+	}
+	first = rig.slices[0].slice_off_bytes + rig.slices[0].meta_bytes;
+	for (uint64_t s = 0; s < 3; s++) {
+		sim_device_bad_range(rig.sim, "disk", first + s * MiB(8), 4096);
+		sim_device_bad_range(rig.sim, "disk", first + (s + 1) * MiB(8) - 4096, 4096);
+	}
+	for (uint64_t k = 1000; k < 4000; k++) {
+		assert_int_equal(rig_put(&rig, k, 0, 65536, HR_ACK_RAM, false).status, HR_STATUS_OK);
+	}
+	engine_stat_get(rig.engine, &stat);
+	assert_true(stat.reclaim_corrupt >= 3);
+	assert_true(stat.reclaims > 10);
+	assert_false(rig_exists(&rig, 10, 0).present);
+	engine_check(rig.engine);
+	rig_destroy(&rig);
+}
+
 /* Method: delete, then every kind of restart: what was deleted stays so, and the reason is known while it is remembered. */
 static void
 test_delete(void **state)
@@ -505,6 +562,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_put_get_sizes),
 		cmocka_unit_test(test_first_wins_and_replace),
+		cmocka_unit_test(test_put_numbers),
+		cmocka_unit_test(test_victim_unreadable),
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_reclaim_keeps_the_hot),
