@@ -1,9 +1,11 @@
 """Keys and values that check themselves: what is under a key follows from the key, so a wrong byte is seen wherever it comes from."""
+import functools
 import random
 
 import libheadrace as lib
 
 
+@functools.lru_cache(maxsize=500)
 def value_of(key, length):
     """The same bytes for the same key and length, everywhere and always."""
     return random.Random(key + length.to_bytes(8, "little")).randbytes(length)
