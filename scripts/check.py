@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -28,6 +29,9 @@ STAGE_SECONDS_MAX = {"fast": 110, "full": 900, "traces": 6 * 3600}
 
 # Programs with threads of their own, or rings between them, under ThreadSanitizer.
 THREADED = ("base_ring", "base_log", "base_metric", "node", "client", "io_", "pread", "blocking", "server")
+
+
+LOCK = threading.RLock()
 
 
 class Totals:
@@ -66,6 +70,13 @@ class Totals:
         self.failed += 1
         self.failures.append(what)
 
+    def merge(self, other):
+        with LOCK:
+            self.passed += other.passed
+            self.failed += other.failed
+            self.skipped += other.skipped
+            self.failures += other.failures
+
 
 def say(text):
     print(text, flush=True)
@@ -97,21 +108,23 @@ def stage(totals, name, argv, xml_path, seconds_max, env=None):
     programs_path = xml_path.with_name("testlog.json")
     for path in (xml_path, programs_path):
         path.unlink(missing_ok=True)
-    before = (totals.passed, totals.failed, totals.skipped)
+    mine = Totals()
     started = time.monotonic()
     status = run(name, argv, seconds_max, env)
-    cases = totals.add_xml(xml_path)
-    totals.add_dead_programs(programs_path)
+    cases = mine.add_xml(xml_path)
+    mine.add_dead_programs(programs_path)
     if status == 124:
-        totals.add_failure(f"{name}: not done after {seconds_max} s")
-    elif status != 0 and totals.failed == before[1]:
-        totals.add_failure(f"{name}: exit status {status}")
+        mine.add_failure(f"{name}: not done after {seconds_max} s")
+    elif status != 0 and mine.failed == 0:
+        mine.add_failure(f"{name}: exit status {status}")
     elif cases == 0:
-        totals.add_failure(f"{name}: no tests were found")
-    passed, failed, skipped = (a - b for a, b in zip((totals.passed, totals.failed, totals.skipped), before))
-    say(f"{name:<24} {passed:>5} passed {failed:>3} failed {skipped:>3} skipped {time.monotonic() - started:>6.0f} s")
-    if failed:
-        show_tail(name)
+        mine.add_failure(f"{name}: no tests were found")
+    totals.merge(mine)
+    with LOCK:
+        say(f"{name:<24} {mine.passed:>5} passed {mine.failed:>3} failed {mine.skipped:>3} skipped "
+            f"{time.monotonic() - started:>6.0f} s")
+        if mine.failed:
+            show_tail(name)
 
 
 def meson(totals, name, build, suites, seconds_max, tests=(), multiplier=1):
@@ -134,8 +147,9 @@ def configure(totals, name, build, options, targets, env=None):
     if status == 0:
         status = run(f"{name}-build", ["ninja", "-C", str(build), *targets], 900, env)
     if status != 0:
-        totals.add_failure(f"{name}: does not build")
-        show_tail(f"{name}-build")
+        with LOCK:
+            totals.add_failure(f"{name}: does not build")
+            show_tail(f"{name}-build")
         return False
     say(f"{name + ' build':<24} {'':>33} {time.monotonic() - started:>6.0f} s")
     return True
@@ -210,8 +224,18 @@ def main():
         pytest(totals, "func", ["-m", "not slow and not traces and not soak"], limit)
     else:
         meson(totals, "unit, sim, fault, …", BUILD, ["unit", "sim", "fault", "fuzz", "headers"], limit)
-        check_func(totals, limit)
-        check_sanitizers(totals)
+        # The functional tests wait more than they compute; the sanitizers compute.
+        def lane(work, *args):
+            try:
+                work(totals, *args)
+            except Exception as error:  # pylint: disable=broad-except; a lane that ends early must not pass for a whole one
+                totals.add_failure(f"{work.__name__}: {error!r}")
+
+        lanes = [threading.Thread(target=lane, args=(check_func, limit)), threading.Thread(target=lane, args=(check_sanitizers,))]
+        for thread in lanes:
+            thread.start()
+        for thread in lanes:
+            thread.join()
     say(f"{'all':<24} {totals.passed:>5} passed {totals.failed:>3} failed {totals.skipped:>3} skipped "
         f"{time.monotonic() - started:>6.0f} s; logs are in {os.path.relpath(LOGS, ROOT)}/")
     for failure in totals.failures:
