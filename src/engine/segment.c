@@ -800,7 +800,10 @@ log_fail(struct seglog *log, int rc)
 static void
 progress_turn(struct seglog *log)
 {
-	stability_advance(log);
+	/* After a failure nothing becomes stable any more: a unit behind one that is missing cannot be reached by recovery. */
+	if (log->failed == 0) {
+		stability_advance(log);
+	}
 	if (log->failed != 0 || log->quiescing) {
 		log->scrubbing.walk.stop = true;
 		units_give_up(log, log->failed != 0 ? -EIO : -ECANCELED);

@@ -387,6 +387,33 @@ test_failure(void **state)
 	assert_int_equal(counters(lab).write_errors, 1);
 }
 
+/* A unit fails, and the one behind it does not: that one cannot be reached by recovery, so it is not stable, whichever ended first. */
+static void
+test_failure_in_front(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct lab lab;
+		struct lab_record *records[7]; /* of one segment */
+
+		lab_create(&lab, seed, 8);
+		lab.options = (struct log_options){ .sync = LOG_SYNC_DSYNC, .linger_us = 1 };
+		assert_int_equal(lab_open(&lab), 0);
+		lab_idle(&lab);
+		sim_device_fail_nth(lab.sim, "flash", 1, EIO, false);
+		for (unsigned i = 0; i < ARRAY_SIZE(records); i++) {
+			records[i] = lab_put(&lab, CLASS_FRESH, i, (uint32_t)MiB(1), true);
+			assert_non_null(records[i]);
+		}
+		for (unsigned i = 0; i < ARRAY_SIZE(records); i++) {
+			lab_wait(&lab, &records[i]->stable_done);
+			assert_int_not_equal(records[i]->stable_rc, 0);
+		}
+		lab_close(&lab);
+		lab_destroy(&lab);
+	}
+}
+
 static void
 test_quiesce(void **state)
 {
@@ -495,6 +522,7 @@ main(void)
 		TEST(test_dsync),
 		TEST(test_refused_arguments),
 		TEST(test_failure),
+		cmocka_unit_test(test_failure_in_front),
 		TEST(test_quiesce),
 		TEST(test_prepare),
 		TEST(test_stable_sequence),
