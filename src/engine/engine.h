@@ -208,6 +208,7 @@ struct engine_stat {
 	uint64_t deletes, exists_items, touches, prefetches, expired;
 	uint64_t reclaims, reclaim_survivor_records, reclaim_survivor_bytes, reclaim_evicted_blocks,
 	    reclaim_skipped_leased, reclaim_carried_leased, reclaim_corrupt;
+	uint64_t reclaim_evicted_kept; /* leased or pinned, and evicted because no segment was free for the copy */
 	uint64_t leases_now, lease_bytes_now, leases_refused;
 	uint64_t reads_now, reads_queued_now, reads_queued_high, reads_refused;
 	uint64_t puts_now, puts_high;

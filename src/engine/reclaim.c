@@ -241,6 +241,12 @@ tombstone_of(const struct reclaim *r, const struct desc *d, const struct found *
 	return true;
 }
 
+static bool
+is_kept(struct engine *engine, const struct found *found)
+{
+	return (found->entry.flags & INDEX_FLAG_PINNED) != 0 || lease_holds(engine, found->key.hash);
+}
+
 static void
 carry_becomes(struct carry *c, const struct desc *tombstone)
 {
@@ -280,6 +286,7 @@ carry_evict(struct carry *c, uint8_t reason)
 	}
 	needed = tombstone_of(c->reclaim, &c->desc, &found, &tombstone);
 	evicted_note(c->reclaim, &found);
+	engine->stat.reclaim_evicted_kept += reason == HR_REASON_EVICTED && is_kept(engine, &found);
 	record_kill(engine, &found, reason);
 	engine->stat.reclaim_evicted_blocks++;
 	if (needed) {
@@ -307,6 +314,7 @@ commit_evict(struct carry *c)
 	}
 	needed = tombstone_of(c->reclaim, &c->desc, &found, &tombstone);
 	evicted_note(c->reclaim, &found);
+	engine->stat.reclaim_evicted_kept += is_kept(engine, &found);
 	record_kill(engine, &found, HR_REASON_EVICTED);
 	engine->stat.reclaim_evicted_blocks++;
 	if (needed) {

@@ -117,6 +117,7 @@ static const struct metric_row rows[] = {
 	{ OF_SHARD, COUNTER, "reclaim_skipped_leased_total", "reclaim_skipped_leased", NULL, "Victims passed over because of leases" },
 	{ OF_SHARD, COUNTER, "reclaim_carried_leased_total", "reclaim_carried_leased", NULL, "Leased records that reclaim carried on" },
 	{ OF_SHARD, COUNTER, "reclaim_corrupt_total", "reclaim_corrupt", NULL, "Records that reclaim found damaged" },
+	{ OF_SHARD, COUNTER, "reclaim_evicted_kept_total", "reclaim_evicted_kept", NULL, "Leased or pinned records evicted because no segment was free" },
 	{ OF_SHARD, GAUGE, "leases", "leases_now", NULL, "Blocks under lease" },
 	{ OF_SHARD, GAUGE, "lease_bytes", "lease_bytes_now", NULL, "Bytes of them" },
 	{ OF_SHARD, COUNTER, "leases_refused_total", "leases_refused", NULL, "Leases refused because of their bound" },

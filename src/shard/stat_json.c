@@ -183,6 +183,7 @@ operations_set(json_t *object, const struct engine_stat *stat)
 	SET(object, stat, reclaim_skipped_leased);
 	SET(object, stat, reclaim_carried_leased);
 	SET(object, stat, reclaim_corrupt);
+	SET(object, stat, reclaim_evicted_kept);
 	SET(object, stat, leases_now);
 	SET(object, stat, lease_bytes_now);
 	SET(object, stat, leases_refused);
