@@ -99,7 +99,7 @@ batch_run(struct round *round, enum hr_op op, uint8_t *base, size_t len, unsigne
 
 	for (unsigned i = 0; i < count; i++) {
 		keys[i] = first + i;
-		iov[i] = (struct iovec){ base + i * len, len };
+		iov[i] = base != NULL ? (struct iovec){ base + i * len, len } : (struct iovec){ 0 };
 		items[i].key = &keys[i];
 		items[i].key_len = sizeof(keys[i]);
 		items[i].iov = base != NULL ? &iov[i] : NULL;
