@@ -478,6 +478,7 @@ engine_stat_get(const struct engine *engine, struct engine_stat *ret)
 	ret->arena_bytes_max = arena_bytes_max(engine->arena);
 	ret->reads_now = engine->reads_now;
 	ret->reads_queued_now = engine->reads_queued;
+	ret->multipart_unfinished_now = engine->held.count;
 	cache_counters_get(engine->cache, &ret->cache);
 	log_counters_get(engine->log, &ret->log);
 	ret->log.space_tables_damaged = space_table_slots_damaged(engine->spaces);

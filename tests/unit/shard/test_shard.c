@@ -502,7 +502,7 @@ test_killed_between_parts(void **state)
 	}
 	shard_rig_settle(&sr, 1000000);
 	engine_stat_get(sr.rig.engine, &stat);
-	assert_int_equal(stat.multipart_now, 0);
+	assert_int_equal(stat.multipart_unfinished_now, 0);
 	assert_int_equal(stat.puts_now, 0);
 	assert_int_equal(stat.blocks, 0);
 	free(value);
