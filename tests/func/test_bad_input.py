@@ -257,7 +257,7 @@ def test_killed_client(work, start_daemon, op, kind):
                 rss = status_of(daemon.process.pid, "VmRSS")
         assert status_of(daemon.process.pid, "VmRSS") <= rss + 224 * MIB
         wait_for("nothing is under way", lambda: daemon.metric(
-            r"headrace_queue_(requests|puts|put_bytes|output_bytes)\b|headrace_borrows\b|headrace_staging_bytes|headrace_multipart") == 0)
+            r"headrace_queue_(requests|puts|put_bytes|output_bytes)\b|headrace_borrows\b|headrace_staging_bytes|headrace_multipart_unfinished") == 0)
 
 
 def staging_frame(region, size, request=1):

@@ -9,7 +9,7 @@ import urllib.request
 
 import libheadrace as lib
 import pytest
-from blocks import assert_all_there, fill, key_of
+from blocks import assert_all_there, fill, key_of, look
 from harness import (GIB, MIB, WATCHDOG_S, Daemon, cli, cli_ok, environment, format_image, free_port, program, wait_for)
 
 
@@ -262,3 +262,64 @@ def test_idle_does_not_spin(work, start_daemon):
         with pytest.raises(subprocess.TimeoutExpired):
             daemon.process.wait(1.5)
         assert ticks() - before <= 0.25 * os.sysconf("SC_CLK_TCK")
+
+
+def test_reload_devices(work, start_daemon):
+    """SIGHUP takes a device that was missing at the start, lets one go that is no longer named, and the others serve on."""
+    for name in "ab":
+        format_image(work / name, 64 * MIB)
+    (work / "b").rename(work / "away")
+    daemon = config_daemon(work, CONFIG.replace("  - {image}", "  - {work}/a\n  - {work}/b"))
+    daemon.start()
+    try:
+        assert "device_missing" in daemon.log() and f"{work}/b" in daemon.get("/healthz")[1]
+        assert daemon.metric(rf'headrace_device_up.*"{work}/b"') == 0
+        with lib.Client(f"tcp:127.0.0.1:{daemon.tcp_port}") as client:
+            assert client.space("reload").put(b"k", b"v") == "none"
+            (work / "away").rename(work / "b")
+            daemon.process.send_signal(signal.SIGHUP)
+            wait_for("the device is taken", lambda: daemon.metric(rf'headrace_device_up.*"{work}/b"') == 1)
+            wait_for("its shard serves", lambda: daemon.metric("headrace_shard_ready") == 2)
+            keys = [key_of(index) for index in range(200)]
+            fill(client.space("reload"), keys, 3000)
+            assert_all_there(client.space("reload"), keys, 3000)
+            assert daemon.metric(rf'headrace_shard_blocks.*"{work}/b"') > 20
+            config = (work / "headraced.yaml").read_text()
+            (work / "headraced.yaml").write_text(config.replace(f"  - {work}/b\n", ""))
+            daemon.process.send_signal(signal.SIGHUP)
+            wait_for("the device is gone", lambda: f'"{work}/b"' not in daemon.get("/metrics")[1])
+            wait_for("the map says so", lambda: client.space("reload").put(b"after", b"v") == "none")
+        daemon.stop()
+        daemon.check_log()
+        with lib.Client(f"file:{work}/b") as client:  # Nobody holds it any more, and it is whole.
+            assert sum(reason == "none" for reason in look(client.space("reload"), keys, 3000).values()) > 20
+    finally:
+        daemon.kill()
+
+
+def test_says_when_it_is_ready(work):
+    """What systemd is told: READY=1 once the shards serve, STOPPING=1 at the end."""
+    format_image(work / "image", 64 * MIB)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(work / "notify"))
+        listener.settimeout(WATCHDOG_S)
+        daemon = Daemon(work, [work / "image"], env={"NOTIFY_SOCKET": str(work / "notify")})
+        daemon.start()
+        try:
+            assert listener.recv(100) == b"READY=1"
+            daemon.stop()
+            assert listener.recv(100) == b"STOPPING=1"
+        finally:
+            daemon.kill()
+
+
+def test_check_config(work):
+    """--check-config says whether the configuration can be used, and starts nothing."""
+    (work / "headraced.yaml").write_text(f"device: [{work}/image]\nhttp: 127.0.0.1:7451\n")
+    done = subprocess.run([program("headraced"), "--config", work / "headraced.yaml", "--check-config"], capture_output=True, check=True,
+                          timeout=WATCHDOG_S, env=environment())
+    assert b"can be used" in done.stdout and not (work / "image").exists()
+    (work / "headraced.yaml").write_text("listen: [tcp:0.0.0.0:7450]\n")
+    done = subprocess.run([program("headraced"), "--config", work / "headraced.yaml", "--check-config"], capture_output=True, check=False,
+                          timeout=WATCHDOG_S, env=environment())
+    assert done.returncode == 2 and b"--insecure" in done.stderr
