@@ -212,7 +212,8 @@ struct engine_stat {
 	uint64_t leases_now, lease_bytes_now, leases_refused;
 	uint64_t reads_now, reads_queued_now, reads_queued_high, reads_refused;
 	uint64_t puts_now, puts_high;
-	uint64_t multipart_now, multipart_unfinished_now; /* live blocks of several parts; not complete ones */
+	uint64_t multipart_now;		   /* live blocks of several parts */
+	uint64_t multipart_unfinished_now; /* those that are not complete */
 	uint64_t payload_bytes; /* accepted values rounded up to a page: what write amplification divides by */
 	uint64_t bytes_written_total; /* everything written to the device but preparation */
 	struct cache_counters cache;
