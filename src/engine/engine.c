@@ -407,6 +407,7 @@ on_space_dropped(void *arg, int rc)
 
 	/* Not durable: after a restart the old generation would count, so nothing may be acknowledged as stable in the new one. */
 	w->row->drops_pending -= rc == 0;
+	w->engine->drops_pending -= rc == 0;
 	if (rc != 0) {
 		engine_fail(w->engine, rc);
 	}
@@ -436,6 +437,7 @@ engine_space_drop(struct engine *engine, struct space_row *row, engine_space_cb 
 		   log_generation_newest(engine->log), on_space_dropped,
 		   space_wait_create(engine, row, cb, arg));
 	row->drops_pending++;
+	engine->drops_pending++;
 	row->usage_blocks = 0;
 	row->usage_bytes = 0;
 	row->pinned_bytes = 0;

@@ -36,6 +36,7 @@ struct reclaim {
 	struct engine *engine;
 	bool running;
 	bool deciding; /* the victim's descriptors are being read */
+	bool flushing; /* what its dead records were replaced by becomes stable */
 	bool freeing;
 	uint32_t victim;
 	struct carry *carries;
@@ -183,12 +184,34 @@ evicted_keep(struct reclaim *r)
 }
 
 static void
+on_victim_flushed(void *arg, int rc)
+{
+	struct reclaim *r = arg;
+	struct engine *engine = r->engine;
+
+	if (rc != 0 && rc != -ECANCELED) {
+		engine_fail(engine, rc); /* Looks at the victim, too. */
+	}
+	r->flushing = false;
+	if (rc != 0 || gives_up(engine)) {
+		r->running = false;
+		engine_async_end(engine);
+		return;
+	}
+	HR_ASSERTF(engine->policy->live_pages(engine->evict, r->victim) == 0, "segment %u",
+		   r->victim);
+	r->freeing = true;
+	log_segment_free(engine->log, r->victim, on_freed, r);
+}
+
+static void
 victim_finish(struct reclaim *r)
 {
 	struct engine *engine = r->engine;
 
-	if (!r->running || r->deciding || r->freeing || r->carries_next < r->carries_count ||
-	    r->inflight > 0 || r->unstable > 0 || engine->seg_reads[r->victim] > 0) {
+	if (!r->running || r->deciding || r->flushing || r->freeing ||
+	    r->carries_next < r->carries_count || r->inflight > 0 || r->unstable > 0 ||
+	    engine->seg_reads[r->victim] > 0) {
 		return;
 	}
 	carries_free(r);
@@ -206,10 +229,14 @@ victim_finish(struct reclaim *r)
 		engine_async_end(engine);
 		return;
 	}
-	HR_ASSERTF(engine->policy->live_pages(engine->evict, r->victim) == 0, "segment %u",
-		   r->victim);
-	r->freeing = true;
-	log_segment_free(engine->log, r->victim, on_freed, r);
+	if (engine->drops_pending > 0) {
+		retry_start(engine);
+		return;
+	}
+	/* Records died in it because of others, of tombstones, of drops. Were these lost with the power after the segment is free, what was older
+	 * still would come back. */
+	r->flushing = true;
+	log_flush(engine->log, on_victim_flushed, r);
 }
 
 /* ---- carrying one record ---- */
