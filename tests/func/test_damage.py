@@ -9,7 +9,7 @@ import libheadrace as lib
 import pytest
 from blocks import fill, key_of, look
 from device import Device
-from harness import KIB, MIB, check_json, cli_json, format_image
+from harness import KIB, MIB, check_json, format_image
 
 LENGTH = 40 * KIB + 123
 
@@ -195,16 +195,3 @@ def test_damage_under_a_running_daemon(work, start_daemon):
         assert space.get(target.record.key)[1] in ("corrupt", "absent")
         fill(space, [target.record.key], LENGTH)
         assert look(space, [target.record.key], LENGTH) == {target.record.key: "none"}
-
-
-def test_image_of_released_format(work):
-    """Reserved for images of released formats (tests/data/*.img.xz): each must be readable for ever."""
-    images = sorted((Path(__file__).parents[1] / "data").glob("*.img.xz"))
-    if not images:
-        pytest.skip("no format has been released yet")
-    import lzma
-    for path in images:
-        (work / "image").write_bytes(lzma.decompress(path.read_bytes()))
-        assert cli_json("check", work / "image", "--json")["damaged"] == 0
-
-
