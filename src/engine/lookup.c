@@ -314,6 +314,9 @@ engine_delete(struct engine *engine, struct space_row *space, const uint8_t id[1
 			dw->reason = HR_REASON_BUSY;
 			reclaim_kick(engine);
 		}
+	} else if (stable && space->drops_pending > 0) {
+		dw->reason =
+		    HR_REASON_BUSY; /* Absent for a drop that may still be lost with the power. */
 	} else if (evicted_delete(engine, space, id, stable, dw)) {
 		return;
 	}

@@ -166,7 +166,15 @@ on_freed(void *arg, int rc)
 	engine_async_end(engine);
 }
 
-/* The victim is not freed after all: what was evicted from it stays on flash for longer. */
+static void
+copy_keep(struct reclaim *r, uint64_t hash, uint64_t generation)
+{
+	if (hashmap_put(&r->engine->copies, hash, generation) != 0) {
+		r->engine->stat.cache.alloc_failures++; /* Then it may come back after a crash. */
+	}
+}
+
+/* The victim is not freed after all: what was evicted from it, and what was carried out of it, stays on flash for longer. */
 static void
 evicted_keep(struct reclaim *r)
 {
@@ -177,8 +185,17 @@ evicted_keep(struct reclaim *r)
 
 	log_segment_info(engine->log, r->victim, &info);
 	hashmap_for_each(&r->evicted, pos, slot) {
-		if (hashmap_put(&engine->copies, slot->key[0], info.generation) != 0) {
-			engine->stat.cache.alloc_failures++; /* Then it may come back after a crash. */
+		copy_keep(r, slot->key[0], info.generation);
+	}
+	for (uint32_t i = 0; i < r->carries_count; i++) {
+		const struct desc *d = &r->carries[i].desc;
+
+		if (d->kind == DESC_VALUE) {
+			copy_keep(r,
+				  index_key_make(engine->index, d->space_number,
+						 d->space_generation, d->id, 0)
+				      .hash,
+				  info.generation);
 		}
 	}
 }
@@ -214,6 +231,9 @@ victim_finish(struct reclaim *r)
 	    engine->seg_reads[r->victim] > 0) {
 		return;
 	}
+	if (r->stuck) {
+		evicted_keep(r);
+	}
 	carries_free(r);
 	if (gives_up(engine)) {
 		r->running = false;
@@ -223,7 +243,6 @@ victim_finish(struct reclaim *r)
 	if (r->stuck) {
 		r->stuck = false;
 		r->passed_over[r->victim] = true;
-		evicted_keep(r);
 		r->running = false;
 		reclaim_kick(engine);
 		engine_async_end(engine);
@@ -248,6 +267,7 @@ tombstone_of(const struct reclaim *r, const struct desc *d, const struct found *
 	     struct desc *ret)
 {
 	uint64_t horizon = found->multi != NULL ? found->multi->horizon : d->horizon;
+	struct segment_info info;
 	uint64_t copy = 0;
 	struct desc tombstone = {
 		.kind = DESC_TOMBSTONE,
@@ -263,6 +283,9 @@ tombstone_of(const struct reclaim *r, const struct desc *d, const struct found *
 	if (tombstone.horizon == 0 || r->oldest > tombstone.horizon) {
 		return false;
 	}
+	/* Should the victim not be freed, it covers the record itself, too: that may be newer than its horizon. */
+	log_segment_info(r->engine->log, r->victim, &info);
+	tombstone.horizon = HR_MAX(tombstone.horizon, info.generation);
 	memcpy(tombstone.id, d->id, sizeof(tombstone.id));
 	*ret = tombstone;
 	return true;
@@ -711,6 +734,31 @@ evict(struct reclaim *r, const struct desc *d, struct found *found, uint8_t reas
 	}
 }
 
+/* What had expired when a start found it is dead without a tombstone. As long as it is on flash it keeps what it had replaced dead; now that
+ * it goes, a tombstone has to. One too many does no harm: nothing older than it is alive. */
+static void
+consider_expired(struct reclaim *r, const struct desc *d)
+{
+	struct segment_info info;
+	struct desc tombstone = {
+		.kind = DESC_TOMBSTONE,
+		.space_number = d->space_number,
+		.space_generation = d->space_generation,
+		.birth = d->birth,
+		.parts_count = 1,
+		.horizon = d->horizon,
+	};
+
+	if (d->birth == 0 || d->expiry_ms == 0 || d->expiry_ms > io_wall_ms(r->engine->io) ||
+	    d->horizon < r->oldest || !generation_current(r->engine, d)) {
+		return;
+	}
+	log_segment_info(r->engine->log, r->victim, &info);
+	tombstone.horizon = HR_MAX(tombstone.horizon, info.generation);
+	memcpy(tombstone.id, d->id, sizeof(tombstone.id));
+	(void)carry_add(r, &tombstone, UINT32_MAX, true);
+}
+
 static void
 consider_value(struct reclaim *r, const struct desc *d)
 {
@@ -722,6 +770,9 @@ consider_value(struct reclaim *r, const struct desc *d)
 	bool leased, pinned;
 
 	if (!record_at(engine, d->space_number, d->space_generation, d->id, d->part, place, &found)) {
+		if (d->parts_count == 1) {
+			consider_expired(r, d);
+		}
 		return;
 	}
 	if (!generation_current(engine, d)) {
@@ -766,6 +817,8 @@ consider(struct reclaim *r, const struct desc *d)
 		m = hashmap_get_ptr(&engine->multis, key.hash);
 		if (m != NULL && m->put_number == d->put_number) {
 			(void)carry_add(r, d, UINT32_MAX, true);
+		} else {
+			consider_expired(r, d);
 		}
 		break;
 	default:
