@@ -702,6 +702,20 @@ flush_id_max(const struct seglog *log)
 	return flush != NULL ? flush->unit_id_max : 0;
 }
 
+/* Somebody waits for the unit, or for a written one behind it, which is stable only when it is, too. */
+static bool
+unit_awaited(const struct unit *unit)
+{
+	const struct unit *behind = unit;
+	bool awaited = false;
+
+	while (!awaited && &behind->link != &unit->open->units) {
+		awaited = behind->state == U_WRITTEN && behind->want_stable_count > 0;
+		behind = list_entry(behind->link.next, struct unit, link);
+	}
+	return awaited;
+}
+
 /* A sync begun now would bring somebody further. */
 static bool
 sync_wanted(const struct seglog *log)
@@ -714,7 +728,7 @@ sync_wanted(const struct seglog *log)
 	}
 	list_for_each_entry(unit, &log->units_live, live_link) {
 		if (unit->state == U_WRITTEN && unit->sync_needed > log->syncs_done &&
-		    (unit->want_stable_count > 0 || unit->open->sealing || unit->id <= flush_id)) {
+		    (unit->open->sealing || unit->id <= flush_id || unit_awaited(unit))) {
 			return true;
 		}
 	}

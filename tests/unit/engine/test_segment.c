@@ -414,6 +414,31 @@ test_failure_in_front(void **state)
 	}
 }
 
+/* Two units under way, of which only the one behind has somebody who waits, and whose writes end in any order: it gets its sync. */
+static void
+test_sync_in_front(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 40; seed++) {
+		struct lab lab;
+		struct lab_record *last;
+
+		lab_create(&lab, seed, 8);
+		lab.options.linger_us = 1;
+		assert_int_equal(lab_open(&lab), 0);
+		lab_idle(&lab);
+		for (unsigned i = 0; i < 4; i++) {
+			assert_non_null(lab_put(&lab, CLASS_FRESH, i, (uint32_t)MiB(1), false));
+		}
+		last = lab_put(&lab, CLASS_FRESH, 4, 100, true);
+		assert_non_null(last);
+		lab_wait(&lab, &last->stable_done);
+		assert_int_equal(last->stable_rc, 0);
+		lab_close(&lab);
+		lab_destroy(&lab);
+	}
+}
+
 static void
 test_quiesce(void **state)
 {
@@ -523,6 +548,7 @@ main(void)
 		TEST(test_refused_arguments),
 		TEST(test_failure),
 		cmocka_unit_test(test_failure_in_front),
+		cmocka_unit_test(test_sync_in_front),
 		TEST(test_quiesce),
 		TEST(test_prepare),
 		TEST(test_stable_sequence),
