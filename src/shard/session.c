@@ -521,6 +521,7 @@ session_parse_header(struct session *session)
 		return false;
 	}
 	session->rbuf_at += WIRE_HEADER_BYTES;
+	session->bulk = header->payload_bytes >= BULK_BYTES_MIN;
 	session->rx = RX_ITEMS;
 	session->items_len = 0;
 	/* Apart when they do not fit, or when rbuf is needed again before they are done with. */
@@ -702,10 +703,21 @@ session_rbuf_prepare(struct session *session)
 	}
 }
 
+/* How much of what comes next rbuf takes. */
+static uint32_t
+session_rbuf_room(const struct session *session)
+{
+	uint32_t room = session->rbuf_cap - session->rbuf_len;
+	bool in_rbuf = session->rx == RX_ITEMS && !session->items_apart;
+
+	return session->bulk && !in_rbuf ? HR_MIN(room, (uint32_t)BULK_TAIL_BYTES) : room;
+}
+
 static void
 session_receive(struct session *session)
 {
 	unsigned count = 0;
+	uint32_t room;
 
 	if (session->receiving ||
 	    (session->state != SESSION_OPEN && session->state != SESSION_HELLO) ||
@@ -725,9 +737,10 @@ session_receive(struct session *session)
 	for (unsigned i = 0; i < count; i++) {
 		session->recv_direct_bytes += session->recv_iov[i].iov_len;
 	}
-	if (session->rbuf_len < session->rbuf_cap) {
-		session->recv_iov[count++] = (struct iovec){ session->rbuf + session->rbuf_len,
-							     session->rbuf_cap - session->rbuf_len };
+	room = session_rbuf_room(session);
+	if (room > 0) {
+		session->recv_iov[count++] =
+		    (struct iovec){ session->rbuf + session->rbuf_len, room };
 	}
 	HR_ASSERT(count > 0);
 	session->receiving = true;

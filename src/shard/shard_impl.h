@@ -25,6 +25,9 @@
 enum {
 	RBUF_BYTES_MIN = 8192,	/* of a new connection: a thousand idle ones are to be cheap */
 	RBUF_BYTES_MAX = 65536, /* grown to when a receive fills it */
+	BULK_BYTES_MIN = 16384, /* of a PUT's payload: what comes behind such a frame is taken … */
+	BULK_TAIL_BYTES =
+	    1024, /* … so little at a time, since payload that lands in rbuf is copied once more */
 	ITEMS_INFLIGHT_MAX =
 	    32768, /* of a connection; beyond it nothing is read: bounds the memory of requests */
 	SEND_IOV_MAX = 256,	  /* of one send */
@@ -211,6 +214,7 @@ struct session {
 	} put;
 	struct iovec recv_iov[PUT_WINDOW_COUNT * 2 + 2];
 	size_t recv_direct_bytes; /* of the receive under way, before rbuf */
+	bool bulk; /* the last frame was a PUT of large values: the next one may be, too */
 
 	/* under way */
 	struct list_head requests, loads, flushing;
