@@ -15,7 +15,7 @@
 
 #include "client/host.h"
 
-enum { TOKEN_BYTES_MAX = 4096, CORE_STAGING_BYTES_MAX = 1 << 30 };
+enum { ALIVE_BYTES = 4096, TOKEN_BYTES_MAX = 4096, CORE_STAGING_BYTES_MAX = 1 << 30 };
 
 /* A submission. */
 struct ticket {
@@ -636,7 +636,27 @@ client_free(struct hr_client *client)
 	free((void *)(uintptr_t)client->options.name);
 	free(client->tenant);
 	free(client->token);
+	if (client->alive != NULL) {
+		(void)munmap(client->alive, ALIVE_BYTES);
+	}
 	free(client);
+}
+
+static void
+alive_create(struct hr_client *client)
+{
+	uint8_t *alive =
+	    mmap(NULL, ALIVE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (alive == MAP_FAILED) {
+		return;
+	}
+	if (madvise(alive, ALIVE_BYTES, MADV_WIPEONFORK) != 0) {
+		(void)munmap(alive, ALIVE_BYTES);
+		return;
+	}
+	*alive = 1;
+	client->alive = alive;
 }
 
 static int
@@ -649,6 +669,7 @@ client_create(struct hr_client **ret_client)
 		return -ENOMEM;
 	}
 	client->pid = getpid();
+	alive_create(client);
 	list_init(&client->inbox);
 	list_init(&client->finished);
 	list_init(&client->spaces);

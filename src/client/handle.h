@@ -3,7 +3,7 @@
  * What:       messages to the thread (a list under the mutex), tickets, completions, the eventfd, waiting.
  * Threads:    `mutex` guards everything but `core` and `io`, which are the I/O thread's. It is never held while something blocks. The mutex
  *             of host.c comes before it where both are taken.
- * After fork: every call compares `pid` first and touches nothing when it differs.
+ * After fork: every call asks client_is_child() first and touches nothing when it is one.
  * Tests:      tests/unit/client/test_handle.c
  */
 #ifndef HR_CLIENT_HANDLE_H
@@ -29,6 +29,7 @@ struct message {
 
 struct hr_client {
 	pid_t pid;
+	uint8_t *alive; /* a page that a fork wipes: 1 here, 0 in a child. NULL where the kernel cannot do that */
 	struct url url;
 	struct hr_options options; /* strings are owned */
 	char *tenant;
@@ -67,10 +68,12 @@ struct hr_space {
 	struct core_space *core_space; /* the I/O thread's */
 };
 
+/* Asked by every call, so it is worth no system call. */
 static inline bool
 client_is_child(const struct hr_client *client)
 {
-	return client->pid != getpid();
+	return client->alive != NULL ? __atomic_load_n(client->alive, __ATOMIC_RELAXED) == 0
+				     : client->pid != getpid();
 }
 
 /* Hands a message to the I/O thread, which is started for the first one. */
