@@ -317,6 +317,15 @@ wait_limit_us(struct io *io, uint64_t wait_us_max)
 	return wait_us_max;
 }
 
+/* False: there was a wake since the last wait. */
+static bool
+wake_wait_begin(struct io *io)
+{
+	enum io_wake_state none = WAKE_NONE;
+
+	return atomic_compare_exchange_strong(&io->wake_state, &none, WAKE_WAITING);
+}
+
 int
 io_run(struct io *io, uint64_t wait_us_max)
 {
@@ -331,10 +340,11 @@ io_run(struct io *io, uint64_t wait_us_max)
 	io_clock_read(io);
 	io_pump(io);
 	wait_us = wait_limit_us(io, wait_us_max);
-	if (wait_us > 0 && io->disk_ops->wait_prepare(io)) {
+	if (wait_us > 0 && (io->disk_ops->wait_prepare(io) || !wake_wait_begin(io))) {
 		wait_us = 0;
 	}
 	rc = io->net_ops->wait(io, wait_us);
+	atomic_store(&io->wake_state, WAKE_NONE);
 	if (rc == 0) {
 		io->disk_ops->reap(io);
 		io_clock_read(io);
@@ -353,7 +363,8 @@ io_wake(struct io *io)
 		io->sim_woken = true;
 		return;
 	}
-	if (io->wake.fd >= 0 && write(io->wake.fd, &one, sizeof(one)) < 0) {
+	if (atomic_exchange(&io->wake_state, WAKE_PENDING) == WAKE_WAITING &&
+	    write(io->wake.fd, &one, sizeof(one)) < 0) {
 		/* EAGAIN: the counter is full, so the wake is already there. */
 	}
 }

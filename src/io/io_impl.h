@@ -262,6 +262,8 @@ struct io {
 	struct list_head dead;
 	unsigned devices_count, listeners_count, connects_count, conns_count, watches_count;
 
+	/* Only a loop that waits is told by its eventfd; one that is at work sees WAKE_PENDING before it waits again. */
+	_Atomic enum io_wake_state { WAKE_NONE, WAKE_WAITING, WAKE_PENDING } wake_state;
 	struct io_pollee wake;
 	uint64_t random[32];
 	unsigned random_left;
