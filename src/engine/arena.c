@@ -64,8 +64,7 @@ struct arena {
 	struct chunk *chunks;
 	struct tenant *tenants;
 	uint32_t tenants_count;
-	void (*on_chunk)(void *arg, void *base, size_t bytes);
-	void *on_chunk_arg;
+	struct arena_chunk_events events;
 };
 
 /* ---- The memory of a chunk ---- */
@@ -374,6 +373,26 @@ chunk_give(struct arena *arena, uint32_t idx, struct tenant *tenant)
 	}
 }
 
+static void
+chunk_announce(const struct arena *arena, uint32_t idx)
+{
+	if (arena->events.made != NULL && arena->chunks[idx].tenant != NO_TENANT) {
+		arena->events.made(arena->events.arg, chunk_base(arena, idx), chunk_bytes(arena));
+	}
+}
+
+static void
+chunk_unmap(struct arena *arena, uint32_t idx)
+{
+	struct chunk *chunk = &arena->chunks[idx];
+
+	if (arena->events.gone != NULL) {
+		arena->events.gone(arena->events.arg, chunk_base(arena, idx), chunk_bytes(arena));
+	}
+	memory_unmap(chunk_base(arena, idx), chunk_bytes(arena), chunk->fd, chunk->fd_shared);
+	chunk->tenant = NO_TENANT;
+}
+
 /* Takes an empty chunk off its tenant's list and lets its memory go. */
 static void
 chunk_take_back(struct arena *arena, uint32_t idx)
@@ -386,16 +405,7 @@ chunk_take_back(struct arena *arena, uint32_t idx)
 		HR_ASSERT(*page_state(arena, first + page) == (STATE_FREE | ORDER_MAX));
 		list_remove(arena, tenant, first + page, ORDER_MAX);
 	}
-	memory_unmap(chunk_base(arena, idx), chunk_bytes(arena), chunk->fd, chunk->fd_shared);
-	chunk->tenant = NO_TENANT;
-}
-
-static void
-chunk_announce(const struct arena *arena, uint32_t idx)
-{
-	if (arena->on_chunk != NULL && arena->chunks[idx].tenant != NO_TENANT) {
-		arena->on_chunk(arena->on_chunk_arg, chunk_base(arena, idx), chunk_bytes(arena));
-	}
+	chunk_unmap(arena, idx);
 }
 
 static int
@@ -681,8 +691,7 @@ arena_destroy(struct arena *arena)
 	}
 	for (uint32_t i = 0; i < arena->chunks_count; i++) {
 		if (arena->chunks[i].tenant != NO_TENANT) {
-			(void)close(arena->chunks[i].fd);
-			(void)close(arena->chunks[i].fd_shared);
+			chunk_unmap(arena, i);
 		}
 		free(arena->chunks[i].states);
 		free(arena->chunks[i].links);
@@ -718,10 +727,9 @@ arena_chunk_epoch(const struct arena *arena, uint32_t chunk)
 }
 
 void
-arena_on_chunk(struct arena *arena, void (*cb)(void *arg, void *base, size_t bytes), void *arg)
+arena_on_chunk(struct arena *arena, const struct arena_chunk_events *events)
 {
-	arena->on_chunk = cb;
-	arena->on_chunk_arg = arg;
+	arena->events = *events;
 	for (uint32_t i = 0; i < arena->chunks_count; i++) {
 		chunk_announce(arena, i);
 	}

@@ -66,9 +66,14 @@ int arena_chunk_fd(const struct arena *arena, uint32_t chunk, uint32_t tenant, u
 uint32_t arena_chunks_count(const struct arena *arena); /* Made so far; they are 0 … this-1. */
 /* Changes when the memory behind the chunk changes, that is with its tenant. */
 uint32_t arena_chunk_epoch(const struct arena *arena, uint32_t chunk);
-/* For registration with the io: calls cb for every mapped chunk, and for each later one; again with the same base when a
- * chunk's memory was replaced. */
-void arena_on_chunk(struct arena *arena, void (*cb)(void *arg, void *base, size_t bytes), void *arg);
+/* For registration with the io: `made` for every mapped chunk and for each later one, `gone` before a chunk's memory is unmapped,
+ * arena_destroy() included. */
+struct arena_chunk_events {
+	void (*made)(void *arg, void *base, size_t bytes);
+	void (*gone)(void *arg, void *base, size_t bytes);
+	void *arg;
+};
+void arena_on_chunk(struct arena *arena, const struct arena_chunk_events *events); /* copied */
 /* Who has a chunk and how much of it is allocated: for whoever wants to empty one for another tenant. False: nobody has. */
 bool arena_chunk_usage(const struct arena *arena, uint32_t chunk, uint32_t *ret_tenant,
 		       uint64_t *ret_bytes_used);

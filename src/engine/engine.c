@@ -56,12 +56,20 @@ on_room(void *arg)
 }
 
 static void
-on_chunk(void *arg, void *base, size_t bytes)
+on_chunk_made(void *arg, void *base, size_t bytes)
 {
 	struct engine *engine = arg;
 
 	/* Serving never waits for it, and goes on without it where the memory-lock limit is small. */
 	(void)io_memory_register(engine->io, base, bytes);
+}
+
+static void
+on_chunk_gone(void *arg, void *base, size_t bytes)
+{
+	struct engine *engine = arg;
+
+	io_memory_unregister(engine->io, base, bytes);
 }
 
 static int
@@ -130,7 +138,9 @@ engine_create(struct io *io, struct io_device *device, const struct superblock *
 		return rc;
 	}
 	log_on_room(engine->log, on_room, engine);
-	arena_on_chunk(engine->arena, on_chunk, engine);
+	arena_on_chunk(engine->arena, &(struct arena_chunk_events){ .made = on_chunk_made,
+								    .gone = on_chunk_gone,
+								    .arg = engine });
 	*ret_engine = engine;
 	return 0;
 }

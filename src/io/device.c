@@ -310,3 +310,9 @@ io_memory_register(struct io *io, void *base, size_t len)
 {
 	return io->disk_ops->memory_register(io, base, len);
 }
+
+void
+io_memory_unregister(struct io *io, void *base, size_t len)
+{
+	io->disk_ops->memory_unregister(io, base, len);
+}

@@ -249,6 +249,14 @@ pread_memory_register(struct io *io, void *base, size_t len)
 	return 0;
 }
 
+static void
+pread_memory_unregister(struct io *io, void *base, size_t len)
+{
+	(void)io;
+	(void)base;
+	(void)len;
+}
+
 const struct io_disk_ops disk_pread_ops = {
 	.name = "pread",
 	.create = pread_create,
@@ -260,4 +268,5 @@ const struct io_disk_ops disk_pread_ops = {
 	.wait_prepare = pread_wait_prepare,
 	.reap = pread_reap,
 	.memory_register = pread_memory_register,
+	.memory_unregister = pread_memory_unregister,
 };

@@ -2,7 +2,7 @@
  *
  * What:       registered files; registered buffers for operations of one iovec inside memory that io_memory_register() was told of;
  *             vectored requests for the others. Completions wake the loop by an eventfd, unless the net backend waits in the same
- *             ring.
+ *             ring. Memory is registered piece by piece, one a turn, when warm.c has made the piece's pages resident.
  * Limits:     at most `ring_entries` requests in the kernel; DISK_FILES_MAX devices and DISK_BUFFERS_MAX pieces are registered,
  *             others work unregistered.
  * Tests:      tests/unit/io/test_device.c
@@ -14,58 +14,69 @@
 #include <unistd.h>
 
 #include "io/io_ring.h"
+#include "io/warm.h"
 
-enum { DISK_FILES_MAX = 64, DISK_BUFFERS_MAX = 1024 };
-#define DISK_PIECE_BYTES_MAX GiB(1)
+enum { DISK_FILES_MAX = 64, DISK_BUFFERS_MAX = 4096 };
+#define DISK_REQUEST_BYTES_MAX GiB(1)
+
+/* A registered piece of memory. */
+struct disk_piece {
+	uint8_t *base;
+	size_t len;
+	unsigned slot; /* in the ring's table */
+};
 
 struct disk_uring {
 	struct io_ring *ring;
 	unsigned inflight_max;
 	bool files_registered;
 	bool files_used[DISK_FILES_MAX];
-	bool buffers_registered; /* the empty table; pieces are put into it */
-	unsigned buffers_count;
-	struct iovec buffers[DISK_BUFFERS_MAX];
-	unsigned buffer_last; /* the piece that matched last, tried first */
+	struct warm *warm;	   /* NULL: no memory is to be registered */
+	struct disk_piece *pieces; /* by address; DISK_BUFFERS_MAX of them, with `warm` */
+	unsigned pieces_count;
+	bool slots_used[DISK_BUFFERS_MAX];
 	struct io_pollee event;
 };
 
 /* -- requests ------------------------------------------------------------------------------------------------------------------- */
 
-static bool
-buffer_holds(const struct iovec *piece, const struct iovec *iov)
+/* The first piece that ends behind `at`. */
+static unsigned
+piece_behind(const struct disk_uring *disk, const uint8_t *at)
 {
-	uintptr_t piece_at = (uintptr_t)piece->iov_base, at = (uintptr_t)iov->iov_base;
+	unsigned low = 0, high = disk->pieces_count;
 
-	return at >= piece_at && iov->iov_len <= piece->iov_len &&
-	       at - piece_at <= piece->iov_len - iov->iov_len;
+	while (low < high) {
+		unsigned mid = (low + high) / 2;
+
+		if (disk->pieces[mid].base + disk->pieces[mid].len <= at) {
+			low = mid + 1;
+		} else {
+			high = mid;
+		}
+	}
+	return low;
 }
 
 static int
-buffer_find(struct disk_uring *disk, const struct iovec *iov)
+buffer_find(const struct disk_uring *disk, const struct iovec *iov)
 {
-	unsigned i;
+	const uint8_t *at = iov->iov_base;
+	unsigned i = piece_behind(disk, at);
+	const struct disk_piece *piece = &disk->pieces[i];
 
-	if (disk->buffers_count == 0) {
+	if (i == disk->pieces_count || at < piece->base ||
+	    iov->iov_len > (size_t)(piece->base + piece->len - at)) {
 		return -1;
 	}
-	if (buffer_holds(&disk->buffers[disk->buffer_last], iov)) {
-		return (int)disk->buffer_last;
-	}
-	for (i = 0; i < disk->buffers_count; i++) {
-		if (buffer_holds(&disk->buffers[i], iov)) {
-			disk->buffer_last = i;
-			return (int)i;
-		}
-	}
-	return -1;
+	return (int)piece->slot;
 }
 
 static void
 prep_single(struct disk_uring *disk, struct io_uring_sqe *sqe, const struct io_op *op, int fd,
 	    const struct iovec *iov)
 {
-	unsigned len = (unsigned)HR_MIN((uint64_t)iov->iov_len, DISK_PIECE_BYTES_MAX);
+	unsigned len = (unsigned)HR_MIN((uint64_t)iov->iov_len, DISK_REQUEST_BYTES_MAX);
 	uint64_t off = op->off + op->bytes_done;
 	int buffer = buffer_find(disk, iov);
 
@@ -165,6 +176,38 @@ uring_wait_prepare(struct io *io)
 	return io_uring_cq_ready(&disk->ring->uring) > 0;
 }
 
+/* One piece a turn. A refusal (the memory-lock limit, most often) ends it: I/O goes on without. */
+static void
+piece_register(struct io *io)
+{
+	struct disk_uring *disk = io->disk;
+	unsigned slot = 0, at;
+	struct iovec piece;
+	__u64 tag = 0;
+
+	if (!warm_next(disk->warm, &piece)) {
+		return;
+	}
+	while (slot < DISK_BUFFERS_MAX && disk->slots_used[slot]) {
+		slot++;
+	}
+	if (slot == DISK_BUFFERS_MAX ||
+	    io_uring_register_buffers_update_tag(&disk->ring->uring, slot, &piece, &tag, 1) < 0) {
+		warm_destroy(disk->warm);
+		disk->warm = NULL;
+		return;
+	}
+	at = piece_behind(disk, piece.iov_base);
+	memmove(&disk->pieces[at + 1], &disk->pieces[at],
+		(disk->pieces_count - at) * sizeof(disk->pieces[0]));
+	disk->pieces[at] =
+	    (struct disk_piece){ .base = piece.iov_base, .len = piece.iov_len, .slot = slot };
+	disk->pieces_count++;
+	disk->slots_used[slot] = true;
+	io->counters.registered_bytes += piece.iov_len;
+	io_wake(io); /* for the next one */
+}
+
 static void
 uring_reap(struct io *io)
 {
@@ -175,6 +218,9 @@ uring_reap(struct io *io)
 	}
 	io_ring_reap(io);
 	uring_flush(io);
+	if (disk->warm != NULL) {
+		piece_register(io);
+	}
 }
 
 static void
@@ -263,6 +309,8 @@ uring_destroy(struct io *io)
 		(void)close(disk->event.fd);
 	}
 	io_ring_put(io);
+	warm_destroy(disk->warm);
+	free(disk->pieces);
 	free(disk);
 	io->disk = NULL;
 }
@@ -308,40 +356,50 @@ static int
 uring_memory_register(struct io *io, void *base, size_t len)
 {
 	struct disk_uring *disk = io->disk;
-	size_t done = 0;
 	int rc;
 
-	if (!disk->buffers_registered) {
+	if (disk->pieces == NULL) {
 		rc = io_uring_register_buffers_sparse(&disk->ring->uring, DISK_BUFFERS_MAX);
 		if (rc != 0) {
 			return rc;
 		}
-		disk->buffers_registered = true;
+		disk->pieces = calloc(DISK_BUFFERS_MAX, sizeof(*disk->pieces));
+		rc = disk->pieces == NULL ? -ENOMEM : warm_create(io, &disk->warm);
+		if (rc != 0) {
+			return rc;
+		}
 	}
-	while (done < len) {
-		struct iovec piece = { .iov_base = (char *)base + done,
-				       .iov_len =
-					   HR_MIN((uint64_t)(len - done), DISK_PIECE_BYTES_MAX) };
-		__u64 tag = 0;
-		unsigned slot = 0;
+	/* Without it there was a refusal before. */
+	return disk->warm == NULL ? -ENOMEM : warm_add(disk->warm, base, len);
+}
 
-		/* Told again, a piece has other pages behind the same addresses. */
-		while (slot < disk->buffers_count && disk->buffers[slot].iov_base != piece.iov_base) {
-			slot++;
-		}
-		if (slot == DISK_BUFFERS_MAX) {
-			return -ENOBUFS;
-		}
-		disk->buffers[slot].iov_len = 0;
-		rc = io_uring_register_buffers_update_tag(&disk->ring->uring, slot, &piece, &tag, 1);
-		if (rc < 0) {
-			return rc; /* The slot may still have the old pages: it is not used. */
-		}
-		disk->buffers[slot] = piece;
-		disk->buffers_count = HR_MAX(disk->buffers_count, slot + 1);
-		done += piece.iov_len;
+static void
+uring_memory_unregister(struct io *io, void *base, size_t len)
+{
+	struct disk_uring *disk = io->disk;
+	unsigned first, end;
+
+	if (disk->warm != NULL) {
+		warm_forget(disk->warm, base, len);
 	}
-	return 0;
+	first = piece_behind(disk, base);
+	for (end = first;
+	     end < disk->pieces_count && disk->pieces[end].base < (uint8_t *)base + len; end++) {
+		struct iovec nothing = { 0 };
+		__u64 tag = 0;
+		unsigned slot = disk->pieces[end].slot;
+
+		io->counters.registered_bytes -= disk->pieces[end].len;
+		/* A slot that cannot be emptied is not used again: it may still stand for the old pages. */
+		disk->slots_used[slot] = io_uring_register_buffers_update_tag(&disk->ring->uring,
+									      slot, &nothing, &tag,
+									      1) < 0;
+	}
+	if (end > first) {
+		memmove(&disk->pieces[first], &disk->pieces[end],
+			(disk->pieces_count - end) * sizeof(disk->pieces[0]));
+		disk->pieces_count -= end - first;
+	}
 }
 
 const struct io_disk_ops disk_uring_ops = {
@@ -355,4 +413,5 @@ const struct io_disk_ops disk_uring_ops = {
 	.wait_prepare = uring_wait_prepare,
 	.reap = uring_reap,
 	.memory_register = uring_memory_register,
+	.memory_unregister = uring_memory_unregister,
 };

@@ -56,6 +56,7 @@ struct io_counters {
 	uint64_t device_reads, device_writes, device_syncs, device_errors;
 	uint64_t device_read_bytes, device_write_bytes;
 	uint64_t device_queue_high, device_queue_refused;
+	uint64_t registered_bytes; /* now; see io_memory_register() */
 	uint64_t net_recv_bytes, net_send_bytes;
 };
 
@@ -145,11 +146,13 @@ void io_device_write(struct io_device *device, struct io_op *op, const struct io
 void
 io_device_sync(struct io_device *device, struct io_op *op, io_op_cb cb, void *arg); /* fdatasync */
 
-/* Tells the backend of memory that I/O will often use (io_uring fixed buffers, in pieces of at most 1 GiB). Never required: on
- * failure (a small memory-lock limit, say) it returns -errno and I/O goes on unregistered. Call again to add pieces, and
- * when other pages were mapped behind a piece that was told before (the same base and length): the kernel would go on using the
- * old ones. Registered memory stays mapped until io_destroy(). */
+/* Tells the backend of memory that I/O will often use (io_uring fixed buffers). Returns at once: a thread makes the pages resident and each
+ * piece is pinned between two turns, so that no turn waits for it. Never required: where it cannot be done (a small memory-lock limit,
+ * say) I/O goes on unregistered. */
 int io_memory_register(struct io *io, void *base, size_t len);
+/* Before that memory is unmapped, or other pages are mapped there: the kernel would go on using the old ones. No operation on it
+ * may be under way. Of memory that was not registered: no-op. */
+void io_memory_unregister(struct io *io, void *base, size_t len);
 
 /* -- network ------------------------------------------------------------------------------------------------------------------- */
 

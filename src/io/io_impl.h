@@ -87,6 +87,7 @@ struct io_disk_ops {
 	bool (*wait_prepare)(struct io *io); /* true: something has completed, do not wait */
 	void (*reap)(struct io *io);	     /* io_op_complete() for what has completed */
 	int (*memory_register)(struct io *io, void *base, size_t len);
+	void (*memory_unregister)(struct io *io, void *base, size_t len);
 };
 
 extern const struct io_disk_ops disk_uring_ops;

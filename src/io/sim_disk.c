@@ -602,6 +602,14 @@ sim_disk_memory_register(struct io *io, void *base, size_t len)
 	return 0;
 }
 
+static void
+sim_disk_memory_unregister(struct io *io, void *base, size_t len)
+{
+	(void)io;
+	(void)base;
+	(void)len;
+}
+
 const struct io_disk_ops disk_sim_ops = {
 	.name = "simulated",
 	.create = sim_disk_create,
@@ -613,6 +621,7 @@ const struct io_disk_ops disk_sim_ops = {
 	.wait_prepare = sim_disk_wait_prepare,
 	.reap = sim_disk_flush,
 	.memory_register = sim_disk_memory_register,
+	.memory_unregister = sim_disk_memory_unregister,
 };
 
 /* -- calls of sim.h ------------------------------------------------------------------------------------------------------------------- */

@@ -38,6 +38,7 @@ static const struct metric_row rows[] = {
 	{ OF_NODE, COUNTER, "io_device_write_bytes_total", "io.device_write_bytes", NULL, "Bytes written to devices" },
 	{ OF_NODE, GAUGE, "io_device_queue_high", "io.device_queue_high", NULL, "Most device operations that waited in a thread's queue" },
 	{ OF_NODE, COUNTER, "io_device_queue_refused_total", "io.device_queue_refused", NULL, "Device operations that found that queue full" },
+	{ OF_NODE, GAUGE, "io_registered_bytes", "io.registered_bytes", NULL, "Memory that is pinned for device operations (io_uring)" },
 	{ OF_NODE, COUNTER, "net_receive_bytes_total", "io.net_recv_bytes", NULL, "Bytes received" },
 	{ OF_NODE, COUNTER, "net_send_bytes_total", "io.net_send_bytes", NULL, "Bytes sent" },
 	{ OF_NODE, GAUGE, "connections", "sessions.conns_now", NULL, "Connections" },

@@ -202,6 +202,7 @@ io_json(const struct io_counters *io)
 	IO_SET(device_write_bytes);
 	IO_SET(device_queue_high);
 	IO_SET(device_queue_refused);
+	IO_SET(registered_bytes);
 	IO_SET(net_recv_bytes);
 	IO_SET(net_send_bytes);
 #undef IO_SET
@@ -219,6 +220,7 @@ io_add(struct io_counters *to, const struct io_counters *from)
 	to->device_write_bytes += from->device_write_bytes;
 	to->device_queue_high = HR_MAX(to->device_queue_high, from->device_queue_high);
 	to->device_queue_refused += from->device_queue_refused;
+	to->registered_bytes += from->registered_bytes;
 	to->net_recv_bytes += from->net_recv_bytes;
 	to->net_send_bytes += from->net_send_bytes;
 }

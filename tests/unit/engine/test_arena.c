@@ -203,7 +203,7 @@ test_shared_read_only(void **state)
 }
 
 struct chunk_log {
-	unsigned calls;
+	unsigned calls, gone;
 	void *last;
 };
 
@@ -217,11 +217,24 @@ on_chunk(void *arg, void *base, size_t bytes)
 	log->last = base;
 }
 
+/* Told while the memory is still there. */
+static void
+on_chunk_gone(void *arg, void *base, size_t bytes)
+{
+	struct chunk_log *log = arg;
+
+	assert_int_equal(bytes, MiB(4));
+	assert_ptr_equal(base, log->last);
+	(void)*(volatile uint8_t *)base;
+	log->gone++;
+}
+
 /* A chunk changes tenant only when empty, and the old tenant's mapping never shows the new one's bytes. */
 static void
 test_tenant_change(void **state)
 {
 	struct chunk_log log = { 0 };
+	const struct arena_chunk_events events = { on_chunk, on_chunk_gone, &log };
 	struct arena *arena;
 	struct arena_buf a, b;
 	uint32_t epoch, tenant;
@@ -231,7 +244,7 @@ test_tenant_change(void **state)
 
 	(void)state;
 	assert_int_equal(arena_create(MiB(4), &arena), 0);
-	arena_on_chunk(arena, on_chunk, &log);
+	arena_on_chunk(arena, &events);
 	assert_int_equal(arena_alloc(arena, 0, 4 << 20, &a), 0);
 	assert_int_equal(log.calls, 1);
 	fill(&a, 0xaa);
@@ -244,6 +257,7 @@ test_tenant_change(void **state)
 	arena_free(arena, &a);
 	assert_int_equal(arena_alloc(arena, 70, 4 << 20, &b), 0);
 	assert_int_equal(log.calls, 2);
+	assert_int_equal(log.gone, 1);
 	assert_ptr_equal(log.last, base);
 	assert_ptr_equal(b.iov[0].iov_base, base);
 	assert_int_not_equal(arena_chunk_epoch(arena, 0), epoch);
@@ -259,9 +273,10 @@ test_tenant_change(void **state)
 	munmap(map, MiB(4));
 	arena_check(arena);
 	arena_free(arena, &b);
-	arena_on_chunk(arena, on_chunk, &log);
+	arena_on_chunk(arena, &events);
 	assert_int_equal(log.calls, 3);
 	arena_destroy(arena);
+	assert_int_equal(log.gone, 2);
 }
 
 /* Random sizes and tenants: every value keeps its byte until it is freed; what is refused is refused for a reason. */

@@ -328,6 +328,19 @@ operations_from_callbacks(void **state)
 	free(c.iov.iov_base);
 }
 
+/* Runs the loop until memory is registered, where this backend does that. */
+static void
+wait_registered(struct fixture *f, uint64_t bytes)
+{
+	struct io_counters counters;
+
+	io_counters_get(f->io, &counters);
+	while (f->combo->disk == IO_DISK_URING && counters.registered_bytes != bytes) {
+		assert_true(io_run(f->io, UINT64_MAX) >= 0);
+		io_counters_get(f->io, &counters);
+	}
+}
+
 /* Operations inside registered memory, across two of its pieces, and outside. */
 static void
 registered_memory(void **state)
@@ -336,9 +349,9 @@ registered_memory(void **state)
 	struct io_device *device = device_open(f, 0);
 	uint8_t *area = pages(64), *other = pages(16);
 
-	(void)io_memory_register(f->io, area,
-				 32 * PAGE); /* May be refused: all must work all the same. */
-	(void)io_memory_register(f->io, area + 32 * PAGE, 32 * PAGE);
+	assert_int_equal(io_memory_register(f->io, area, 32 * PAGE), 0);
+	assert_int_equal(io_memory_register(f->io, area + 32 * PAGE, 32 * PAGE), 0);
+	wait_registered(f, 64 * PAGE);
 	fill(area, 64 * PAGE, 3);
 	assert_int_equal(write_now(f, device, area, 16 * PAGE, 0, IO_WRITE_DSYNC), 16 * PAGE);
 	assert_int_equal(write_now(f, device, area + 24 * PAGE, 16 * PAGE, 16 * PAGE, 0), 16 * PAGE);
@@ -347,11 +360,48 @@ registered_memory(void **state)
 	assert_int_equal(read_now(f, device, area + 40 * PAGE, 16 * PAGE, 0), 16 * PAGE);
 	assert_memory_equal(area + 40 * PAGE, area, 16 * PAGE);
 	io_device_close(device);
+	io_memory_unregister(f->io, area + 32 * PAGE, 32 * PAGE);
+	wait_registered(f, 32 * PAGE);
+	io_memory_unregister(f->io, area, 32 * PAGE);
+	wait_registered(f, 0);
+	io_memory_unregister(f->io, area, 64 * PAGE); /* nothing is left of it */
 	free(other);
-	/* Registered memory stays until the io is gone. */
-	io_destroy(f->io);
-	assert_int_equal(fixture_io_create(f, &f->io), 0);
 	free(area);
+}
+
+/* Other pages at the same addresses: what is written are their bytes, not those of the pages that were registered there before. */
+static void
+registered_memory_is_replaced(void **state)
+{
+	const size_t bytes = 16 * PAGE;
+	struct fixture *f = *state;
+	struct io_device *device = device_open(f, 0);
+	uint8_t *other = pages(16), *area;
+
+	area = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE,
+		    -1, 0);
+	assert_true(area != MAP_FAILED);
+	fill(area, bytes, 4);
+	assert_int_equal(io_memory_register(f->io, area, bytes), 0);
+	wait_registered(f, bytes);
+	assert_int_equal(write_now(f, device, area, bytes, 0, 0), bytes);
+	io_memory_unregister(f->io, area, bytes);
+	assert_true(mmap(area, bytes, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == area);
+	for (unsigned again = 0; again < 2; again++) {
+		fill(area, bytes, 5 + again);
+		assert_int_equal(write_now(f, device, area, bytes, 0, 0), bytes);
+		assert_int_equal(read_now(f, device, other, bytes, 0), bytes);
+		assert_memory_equal(other, area, bytes);
+		if (again == 0) { /* and once they are registered, too */
+			assert_int_equal(io_memory_register(f->io, area, bytes), 0);
+			wait_registered(f, bytes);
+		}
+	}
+	io_device_close(device);
+	io_memory_unregister(f->io, area, bytes);
+	(void)munmap(area, bytes);
+	free(other);
 }
 
 /* -- opening ------------------------------------------------------------------------------------------------------------------------ */
@@ -653,6 +703,7 @@ main(void)
 		BODY(queue_is_bounded),
 		BODY(operations_from_callbacks),
 		BODY(registered_memory),
+		BODY(registered_memory_is_replaced),
 		BODY_REAL(goes_buffered_and_says_so),
 		BODY_REAL(works_on_tmpfs),
 		BODY_REAL(direct_refused_later),
