@@ -87,6 +87,9 @@ def test_man_pages_convert(tmp_path):
     assert done.returncode == 0 and not done.stderr, done.stderr
     made = {path.name for path in tmp_path.iterdir()}
     assert made == {path.name[:-3] for path in MAN.glob("*.[1-8].md")}
+    for page in tmp_path.iterdir():
+        left = re.search(r"(?<!\w)_[A-Z]+_(?!\w)", page.read_text())
+        assert not left, f"{page.name}: {left.group(0)} is not emphasis to pandoc: a word's end is next to it"
 
 
 def test_example_of_the_readme():
