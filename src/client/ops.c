@@ -11,6 +11,7 @@
 enum { FLAGS_IN_MASK = 0xffff, PART_NONE = -1 };
 
 static void item_place(struct core *core, struct core_batch *batch, uint32_t idx);
+static bool item_get_prepare(struct core_item *st, struct hr_item *item);
 
 /* -- small helpers --------------------------------------------------------------------------------------------------------------- */
 
@@ -204,10 +205,9 @@ item_again(struct core *core, struct core_batch *batch, uint32_t idx)
 	st->birth = 0;
 	st->got = 0;
 	st->flags_out = 0;
-	if (batch->op == HR_OP_GET &&
-	    (item->expected_len == HR_LEN_ANY ||
-	     (item->expected_len == 0 && (item->flags & HR_GET_BORROW) != 0))) {
-		st->len = HR_LEN_ANY;
+	if (batch->op == HR_OP_GET) {
+		/* Length and range, which may have been cut to a block that has gone since. */
+		(void)item_get_prepare(st, item);
 	}
 	item_place(core, batch, idx);
 }

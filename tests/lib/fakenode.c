@@ -304,6 +304,7 @@ get(struct fake_conn *conn, const struct wire_header *header, struct wire_reader
 			if (node->mixed_births > 0 && item.part == 0) {
 				node->mixed_births--;
 				one.birth ^= 1;
+				one.block_bytes -= node->mixed_shorter;
 			}
 			one.payload_bytes = n;
 			one.part_bytes = block->len;

@@ -31,7 +31,8 @@ struct fakenode {
 	bool silent;		/* reads and never answers, after HELLO */
 	uint64_t payload_stall; /* a GET's answer stops after so many bytes of payload; 0 = never */
 	bool corrupt;		/* one bit of each payload is wrong */
-	unsigned mixed_births;	/* so many answers for a part 0 carry another birth */
+	unsigned mixed_births;	/* so many answers for a part 0 carry another birth … */
+	uint64_t mixed_shorter; /* … and a length that is shorter by so much */
 	bool deaf;		/* does not read after HELLO */
 	uint16_t hello_status;	/* refuses HELLO */
 	bool refuse_puts;	/* busy */

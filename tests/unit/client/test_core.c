@@ -547,6 +547,38 @@ test_mixed_births(void **state)
 	world_end(&w);
 }
 
+/* A block of unknown length that is replaced by a longer one while it is read: what the first round learnt is forgotten. */
+static void
+test_replaced_by_longer(void **state)
+{
+	size_t len = 3 * PART + 100;
+	struct world w;
+	uint8_t *in = noise(11, len), *out = malloc(4 * PART);
+
+	(void)state;
+	world_begin(&w, 11, false);
+	node_up(&w);
+	put_all(&w, 1, in, len);
+	for (unsigned staged = 0; staged < 2; staged++) {
+		struct job *job = job_make(&w, HR_OP_GET, 1, out, 4 * PART);
+
+		memset(out, 0, 4 * PART);
+		w.node.mixed_births = 1;
+		w.node.mixed_shorter = PART + 50;
+		job->items[0].expected_len = HR_LEN_ANY;
+		job->items[0].flags = staged != 0 ? HR_GET_STAGED : 0;
+		(void)job_run(&w, job);
+		assert_int_equal(job->items[0].status, HR_STATUS_OK);
+		assert_int_equal(job->items[0].len, len);
+		assert_int_equal(job->items[0].bytes, len);
+		assert_memory_equal(in, out, len);
+		free(job);
+	}
+	free(in);
+	free(out);
+	world_end(&w);
+}
+
 /* Nobody listens: a miss within a connect's time, then at once; a node that comes is found without help. */
 static void
 test_breaker(void **state)
@@ -966,6 +998,7 @@ main(void)
 		cmocka_unit_test(test_cancel_mid_send),
 		cmocka_unit_test(test_corrupt),
 		cmocka_unit_test(test_mixed_births),
+		cmocka_unit_test(test_replaced_by_longer),
 		cmocka_unit_test(test_breaker),
 		cmocka_unit_test(test_broken_connection),
 		cmocka_unit_test(test_gap),
