@@ -45,8 +45,9 @@ void hr_close(struct hr_client *client);
 /* One factual line on the last error of this handle, "" when none; copied into buf. */
 void hr_client_detail(struct hr_client *client, char *buf, size_t buf_bytes);
 
-/* Optional: tells the library of memory that items will use; makes it direct where the transport can (unix: and file:, with `fd` a memfd sealed against shrinking, or -1).
- * The memory must stay until hr_unregister() or hr_close(). */
+/* Optional: tells the library of memory that items will use; makes it direct where the transport can (unix: and file:, with `fd` a memfd of ordinary
+ * pages, sealed against shrinking, whose first `len` bytes are mapped at `base`; or -1).
+ * -EINVAL: an fd that is not sealed, or is shorter. The memory must stay until hr_unregister() or hr_close(). */
 int hr_register(struct hr_client *client, void *base, size_t len, int fd);
 int hr_unregister(struct hr_client *client, void *base);
 

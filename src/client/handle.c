@@ -4,12 +4,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -1256,11 +1259,36 @@ region_remove(struct hr_client *client, void *arg)
 	ask->rc = core_region_remove(client->core, ask->base);
 }
 
+/* A node ends a connection that offers it memory it must not touch, so that is found out here. 0, or -EINVAL with a line. */
+static int
+region_check(struct hr_client *client, size_t len, int fd, bool *ret_direct)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct statfs fs;
+	struct stat st;
+
+	if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
+		client_detail_set(client,
+				  "hr_register: fd %d: a memfd sealed with F_SEAL_SHRINK is wanted",
+				  fd);
+		return -EINVAL;
+	}
+	if (fstat(fd, &st) != 0 || st.st_size < 0 || (uint64_t)st.st_size < len) {
+		client_detail_set(client,
+				  "hr_register: fd %d: a memfd of %zu bytes or more is wanted", fd,
+				  len);
+		return -EINVAL;
+	}
+	*ret_direct = fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC; /* not of huge pages */
+	return 0;
+}
+
 int
 hr_register(struct hr_client *client, void *base, size_t len, int fd)
 {
 	struct region_ask ask = { .base = base, .len = len };
-	int seals, rc;
+	bool direct;
+	int rc;
 
 	if (client == NULL || base == NULL || len == 0) {
 		return -EINVAL;
@@ -1271,12 +1299,9 @@ hr_register(struct hr_client *client, void *base, size_t len, int fd)
 	if (fd < 0 || client->url.kind == URL_TCP || len > GiB(1)) {
 		return 0; /* nothing that a socket could use */
 	}
-	seals = fcntl(fd, F_GET_SEALS);
-	if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
-		client_detail_set(client,
-				  "hr_register: fd %d: a memfd sealed with F_SEAL_SHRINK is wanted",
-				  fd);
-		return -EINVAL;
+	rc = region_check(client, len, fd, &direct);
+	if (rc != 0 || !direct) {
+		return rc;
 	}
 	ask.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (ask.fd < 0) {

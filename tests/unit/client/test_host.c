@@ -289,6 +289,37 @@ test_register(void **state)
 	(void)close(fd);
 }
 
+/* Memory that a node must not touch costs the caller an error, or nothing, and never the connection. */
+static void
+test_register_unusable(void **state)
+{
+	struct hr_client *client;
+	struct hr_space *space;
+	int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int huge = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
+	static uint8_t memory[2 << 20];
+	char detail[HR_DETAIL_BYTES];
+
+	(void)state;
+	client = open_ready(&space);
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	assert_int_equal(hr_register(client, memory, sizeof(memory), fd), -EINVAL);
+	hr_client_detail(client, detail, sizeof(detail));
+	assert_non_null(strstr(detail, "2097152 bytes"));
+	put_n(space, 1, 3, 100000, HR_ACK_RAM);
+	if (huge >= 0 && ftruncate(huge, sizeof(memory)) == 0) {
+		assert_int_equal(fcntl(huge, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+		assert_int_equal(hr_register(client, memory, sizeof(memory), huge), 0);
+		put_n(space, 10, 3, 100000, HR_ACK_RAM);
+		assert_int_equal(hr_unregister(client, memory), 0);
+	}
+	get_n(space, 1, 3, 100000);
+	hr_close(client);
+	(void)close(fd);
+	(void)close(huge);
+}
+
 /* Two handles of one process share one host; the first may go first. */
 static void
 test_two_handles(void **state)
@@ -715,6 +746,7 @@ main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_borrow, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_register, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_register_unusable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_handles, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_take_over, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_take_over_from_forked, setup, teardown),
