@@ -1427,6 +1427,14 @@ hello_send(struct peer *peer)
 	peer_pump(peer);
 }
 
+static const char *
+connect_why(int rc)
+{
+	return rc == -ENXIO    ? "there is no host of this name"
+	       : rc == -EAGAIN ? "the host's name cannot be looked up now"
+			       : "connecting";
+}
+
 static void
 connect_cb(void *arg, int rc, struct io_conn *conn)
 {
@@ -1434,7 +1442,7 @@ connect_cb(void *arg, int rc, struct io_conn *conn)
 
 	peer->connect = NULL;
 	if (rc != 0) {
-		peer_fail(peer, rc, "connecting");
+		peer_fail(peer, rc, connect_why(rc));
 		return;
 	}
 	peer->conn = conn;
@@ -1467,7 +1475,7 @@ peer_connect(struct peer *peer)
 	rc = io_connect(core->io, peer->address, timeout_us, connect_cb, peer, &peer->connect);
 	if (rc != 0) {
 		peer->connect = NULL;
-		peer_fail(peer, rc, "connecting");
+		peer_fail(peer, rc, connect_why(rc));
 	}
 }
 

@@ -164,8 +164,8 @@ void io_listener_close(struct io_listener *listener);
 /* The address with the real port, "tcp:127.0.0.1:40117". */
 const char *io_listener_address(const struct io_listener *listener);
 
-/* Asynchronous connect. cb(arg, 0, conn) or cb(arg, -errno, NULL), within timeout_us. Name resolution blocks: numeric addresses do
- * not. A pending connect is given up with io_connect_cancel(), after which cb does not run. */
+/* Asynchronous connect. cb(arg, 0, conn) or cb(arg, -errno, NULL), within timeout_us. Host names are looked up meanwhile (-ENXIO: no
+ * such host, -EAGAIN: nobody knows now); only the io_uring backend, with which nobody connects by name, does it in the call. A pending connect is given up with io_connect_cancel(), after which cb does not run. */
 struct io_connect;
 typedef void (*io_connect_cb)(void *arg, int rc, struct io_conn *conn);
 int io_connect(struct io *io, const char *address, uint64_t timeout_us, io_connect_cb cb, void *arg,

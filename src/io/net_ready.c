@@ -379,9 +379,16 @@ connect_ready(struct io *io, struct io_pollee *pollee, unsigned revents)
 static void
 connect_fd_drop(struct io_connect *connect)
 {
+	struct net_address *none = NULL;
+
 	if (connect->pollee.priv != NULL) {
 		ready_pollee_del(connect->io, &connect->pollee);
 		connect->pollee.priv = NULL;
+	}
+	if (connect->priv != NULL) {
+		(void)net_lookup_end(connect->priv, &none);
+		net_address_free(none);
+		connect->priv = NULL;
 	}
 	if (connect->fd >= 0) {
 		(void)close(connect->fd);
@@ -408,6 +415,25 @@ connect_succeed(struct io_connect *connect)
 	io_connect_finish(connect, rc, conn);
 }
 
+/* The host's name has been looked up. */
+static void
+connect_looked_up(struct io_connect *connect)
+{
+	struct net_lookup *lookup = connect->priv;
+	int rc;
+
+	ready_pollee_del(connect->io, &connect->pollee);
+	connect->pollee.priv = NULL;
+	connect->priv = NULL;
+	rc = net_lookup_end(lookup, &connect->addresses);
+	if (rc != 0) {
+		io_connect_finish(connect, rc, NULL);
+		return;
+	}
+	connect->next = connect->addresses;
+	connect_try(connect);
+}
+
 /* The descriptor was reported, or the first attempt ended at once: succeeded, or on to the next address. */
 static void
 connect_run(struct io *io, struct io_task *task)
@@ -415,6 +441,10 @@ connect_run(struct io *io, struct io_task *task)
 	struct io_connect *connect = container_of(task, struct io_connect, task);
 
 	(void)io;
+	if (connect->priv != NULL) {
+		connect_looked_up(connect);
+		return;
+	}
 	if (connect->fd >= 0) {
 		connect->result = socket_error(connect->fd);
 		if (connect->result == 0) {
@@ -487,12 +517,40 @@ connect_timeout(void *arg)
 }
 
 static int
+connect_look_up(struct io_connect *connect, const char *address)
+{
+	struct net_lookup *lookup;
+	int rc = net_lookup_start(address, &lookup);
+
+	if (rc != 0) {
+		return rc;
+	}
+	connect->priv = lookup;
+	connect->pollee = (struct io_pollee){ .fd = net_lookup_fd(lookup),
+					      .want = POLLIN,
+					      .level = true,
+					      .ready = connect_ready,
+					      .priv = connect };
+	rc = ready_pollee_add(connect->io, &connect->pollee);
+	if (rc != 0) {
+		connect->pollee.priv = NULL;
+		connect_fd_drop(connect);
+	}
+	return rc;
+}
+
+static int
 ready_connect(struct io_connect *connect, const char *address, uint64_t timeout_us)
 {
 	struct io *io = connect->io;
+	bool is_name;
 	int rc;
 
-	rc = net_address_resolve(address, false, &connect->addresses);
+	rc = net_address_numeric(address, &connect->addresses);
+	is_name = rc == -EINPROGRESS;
+	if (is_name) {
+		rc = connect_look_up(connect, address);
+	}
 	if (rc != 0) {
 		return rc;
 	}
@@ -502,8 +560,10 @@ ready_connect(struct io_connect *connect, const char *address, uint64_t timeout_
 		io_timer_set(io, &connect->deadline, io_deadline_us(io, timeout_us),
 			     connect_timeout, connect);
 	}
-	io_task_queue(io,
-		      &connect->task); /* The first attempt is made by the loop, like the others. */
+	if (!is_name) {
+		/* The first attempt is made by the loop, like the others. */
+		io_task_queue(io, &connect->task);
+	}
 	return 0;
 }
 

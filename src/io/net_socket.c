@@ -89,14 +89,15 @@ errno_of_gai(int rc)
 	case EAI_AGAIN:
 		return -EAGAIN;
 	default:
-		return -EADDRNOTAVAIL; /* There is no such host. */
+		return -ENXIO; /* There is no such host. */
 	}
 }
 
 static int
-resolve_tcp(const char *address, bool passive, struct net_address **ret_addresses)
+resolve_tcp(const char *address, int ai_flags, struct net_address **ret_addresses)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
+				  .ai_flags = AI_NUMERICSERV | ai_flags };
 	struct net_address *first = NULL, **tail = &first;
 	struct addrinfo *found, *ai;
 	const char *host, *port;
@@ -111,7 +112,6 @@ resolve_tcp(const char *address, bool passive, struct net_address **ret_addresse
 	if (rc != 0) {
 		return rc;
 	}
-	hints.ai_flags |= passive ? AI_PASSIVE : 0;
 	rc = getaddrinfo(host, port, &hints, &found);
 	if (rc != 0) {
 		return errno_of_gai(rc);
@@ -160,9 +160,21 @@ net_address_resolve(const char *address, bool passive, struct net_address **ret_
 		return resolve_unix(address + 5, ret_addresses);
 	}
 	if (strncmp(address, "tcp:", 4) == 0) {
-		return resolve_tcp(address + 4, passive, ret_addresses);
+		return resolve_tcp(address + 4, passive ? AI_PASSIVE : 0, ret_addresses);
 	}
 	return -EINVAL;
+}
+
+int
+net_address_numeric(const char *address, struct net_address **ret_addresses)
+{
+	int rc;
+
+	if (strncmp(address, "tcp:", 4) != 0) {
+		return net_address_resolve(address, false, ret_addresses);
+	}
+	rc = resolve_tcp(address + 4, AI_NUMERICHOST, ret_addresses);
+	return rc == -ENXIO ? -EINPROGRESS : rc;
 }
 
 void

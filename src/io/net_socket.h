@@ -18,8 +18,18 @@ struct net_address {
 	struct sockaddr_storage addr;
 };
 
-/* "tcp:HOST:PORT" or "unix:PATH"; several when a name has several. Names that are not numeric may block. */
+/* "tcp:HOST:PORT" or "unix:PATH"; several when a name has several. Names that are not numeric may block. -ENXIO: there is no such host;
+ * -EAGAIN: nobody knows now. */
 int net_address_resolve(const char *address, bool passive, struct net_address **ret_addresses);
+/* The same for connecting, and never blocks: -EINPROGRESS when it is a name, for net_lookup_start(). */
+int net_address_numeric(const char *address, struct net_address **ret_addresses);
+
+/* net_lookup.c. Each look-up that was started is ended once; before its descriptor is readable that gives it up (-ECANCELED). */
+struct net_lookup;
+int net_lookup_start(const char *address, struct net_lookup **ret_lookup);
+int net_lookup_fd(const struct net_lookup *lookup);
+int net_lookup_end(struct net_lookup *lookup, struct net_address **ret_addresses);
+
 int net_address_check(const char *address); /* the form only */
 void net_address_free(struct net_address *addresses);
 

@@ -2,8 +2,11 @@
 #include "io_test.h"
 
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -127,6 +130,101 @@ send_now(struct fixture *f, struct io_conn *conn, const void *buf, size_t len)
 	assert_false(o.done);
 	run_until(f->io, &o.done);
 	return o.result;
+}
+
+/* -- names ------------------------------------------------------------------------------------------------------------------------ */
+
+static struct {
+	pthread_mutex_t mutex;
+	pthread_cond_t changed;
+	bool hangs;
+	unsigned waiting;
+} g_resolver = { .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+static void
+resolver_hang(bool hangs)
+{
+	(void)pthread_mutex_lock(&g_resolver.mutex);
+	g_resolver.hangs = hangs;
+	(void)pthread_cond_broadcast(&g_resolver.changed);
+	while (!hangs && g_resolver.waiting > 0) {
+		(void)pthread_cond_wait(&g_resolver.changed, &g_resolver.mutex);
+	}
+	(void)pthread_mutex_unlock(&g_resolver.mutex);
+}
+
+/* Stands before the C library's. "here.test" is this machine; names are not answered while the resolver hangs. */
+int
+getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **ret)
+{
+	int (*real)(const char *host, const char *port, const struct addrinfo *hints,
+		    struct addrinfo **ret);
+
+	*(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+	if (host == NULL || strstr(host, ".test") == NULL ||
+	    (hints->ai_flags & AI_NUMERICHOST) != 0) {
+		return real(host, port, hints, ret);
+	}
+	(void)pthread_mutex_lock(&g_resolver.mutex);
+	g_resolver.waiting++;
+	while (g_resolver.hangs) {
+		(void)pthread_cond_wait(&g_resolver.changed, &g_resolver.mutex);
+	}
+	g_resolver.waiting--;
+	(void)pthread_cond_broadcast(&g_resolver.changed);
+	(void)pthread_mutex_unlock(&g_resolver.mutex);
+	return strcmp(host, "here.test") == 0 ? real("127.0.0.1", port, hints, ret) : EAI_NONAME;
+}
+
+static void
+flag_cb(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+/* While a resolver does not answer, timers run and connects end at their time or when they are given up; the answer that comes too late is
+ * nobody's. A name that is known leads to a connection, another is -ENXIO. */
+static void
+connect_by_name(void **state)
+{
+	struct fixture *f = *state;
+	struct io_timer timer = { 0 };
+	struct client c[4] = { 0 };
+	struct io_connect *connect;
+	struct server s;
+	char address[64];
+	bool passed = false;
+
+	if (f->combo->net == IO_NET_URING) {
+		skip();
+	}
+	server_open(f, "tcp:127.0.0.1:0", &s);
+	(void)snprintf(address, sizeof(address), "tcp:here.test%s",
+		       strrchr(io_listener_address(s.listener), ':'));
+	resolver_hang(true);
+	assert_int_equal(io_connect(f->io, address, 10000, connect_cb, &c[0], NULL), 0);
+	assert_int_equal(io_connect(f->io, address, 5000000, connect_cb, &c[1], &connect), 0);
+	io_timer_set(f->io, &timer, io_now_us(f->io) + 1000, flag_cb, &passed);
+	run_until(f->io, &passed);
+	run_until(f->io, &c[0].done);
+	assert_int_equal(c[0].rc, -ETIMEDOUT);
+	io_connect_cancel(connect);
+	resolver_hang(false);
+	run_turns(f->io, 3);
+	assert_int_equal(c[0].times, 1);
+	assert_int_equal(c[1].times, 0);
+	assert_int_equal(io_connect(f->io, address, 5000000, connect_cb, &c[2], NULL), 0);
+	assert_int_equal(io_connect(f->io, "tcp:nowhere.test:1", 5000000, connect_cb, &c[3], NULL),
+			 0);
+	run_until(f->io, &c[2].done);
+	run_until(f->io, &c[3].done);
+	assert_int_equal(c[2].rc, 0);
+	assert_int_equal(c[3].rc, -ENXIO);
+	run_until(f->io, &s.accepted);
+	io_conn_close(c[2].conn);
+	io_conn_close(s.conn);
+	io_listener_close(s.listener);
+	run_turns(f->io, 3);
 }
 
 /* -- streams ------------------------------------------------------------------------------------------------------------------------ */
@@ -979,6 +1077,7 @@ main(void)
 		BODY(connect_refused),
 		BODY_REAL(connect_timeout_and_cancel),
 		BODY(connect_cancel_at_once),
+		BODY_REAL(connect_by_name),
 		BODY(bad_addresses),
 		BODY(address_in_use),
 		BODY(listener_closed_by_its_callback),
