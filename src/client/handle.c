@@ -538,6 +538,9 @@ hr_client_detail(struct hr_client *client, char *buf, size_t buf_bytes)
 	if (started) {
 		(void)client_run(client, detail_look, text);
 	}
+	if (client->host != NULL) {
+		host_detail_mend(client->host, text, sizeof(text));
+	}
 	(void)pthread_mutex_lock(&client->mutex);
 	(void)snprintf(buf, buf_bytes, "%s", text[0] != 0 ? text : client->detail);
 	(void)pthread_mutex_unlock(&client->mutex);

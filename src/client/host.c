@@ -87,19 +87,25 @@ paths_make(struct host *host, const char *path, struct errbuf *err)
 
 	(void)snprintf(folder, sizeof(folder), "%.*s", slash != NULL ? (int)(slash - path + 1) : 1,
 		       slash != NULL ? path : ".");
-	if (base[0] == 0 || strlen(base) > NAME_MAX - 8) {
-		return errf(err, -HR_EURL, "file:%s: the path of a file is wanted", path);
+	if (base[0] == 0) {
+		return errf(err, -HR_EURL, "file:%.150s: the path of a file is wanted", path);
+	}
+	if (strlen(base) > NAME_MAX - 8) {
+		return errf(err, -HR_EURL,
+			    "file:…/%.60s…: the name has %zu bytes; at most %d are wanted", base,
+			    strlen(base), NAME_MAX - 8);
 	}
 	/* Through a symbolic link it is the same image. */
 	if (realpath(path, real) == NULL) {
 		if (errno != ENOENT) {
-			return errf(err, -errno, "file:%s: %s", path, error_text(errno));
+			return errf(err, -errno, "file:%.150s: %s", path, error_text(errno));
 		}
 		if (realpath(folder, real) == NULL) {
-			return errf(err, -errno, "file:%s: the folder: %s", path, error_text(errno));
+			return errf(err, -errno, "file:%.150s: the folder: %s", path,
+				    error_text(errno));
 		}
 		if (strlen(real) + strlen(base) + 16 > PATH_MAX) {
-			return errf(err, -ENAMETOOLONG, "file:%s: the path is too long", path);
+			return errf(err, -ENAMETOOLONG, "file:%.150s…: the path is too long", path);
 		}
 		(void)snprintf(real + strlen(real), sizeof(real) - strlen(real), "/%s", base);
 	}
@@ -109,7 +115,7 @@ paths_make(struct host *host, const char *path, struct errbuf *err)
 	(void)snprintf(folder, sizeof(folder), "%.*s", (int)HR_MAX(slash - real, 1L), real);
 	host->folder_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (host->folder_fd < 0) {
-		return errf(err, -errno, "file:%s: %s: %s", path, folder, error_text(errno));
+		return errf(err, -errno, "file:%.150s: the folder: %s", path, error_text(errno));
 	}
 	(void)snprintf(name, sizeof(name), "%s.sock", base);
 	if (strlen(name) > SOCKET_NAME_BYTES_MAX) {
@@ -123,6 +129,19 @@ paths_make(struct host *host, const char *path, struct errbuf *err)
 		return -ENOMEM;
 	}
 	return 0;
+}
+
+void
+host_detail_mend(const struct host *host, char *detail, size_t bytes)
+{
+	const char *at = strstr(detail, host->address);
+	char mended[DETAIL_BYTES];
+
+	if (at != NULL) {
+		(void)snprintf(mended, sizeof(mended), "%.*sunix:%.120s%s", (int)(at - detail),
+			       detail, host->socket_path, at + strlen(host->address));
+		(void)snprintf(detail, bytes, "%s", mended);
+	}
 }
 
 /* -- the lock -------------------------------------------------------------------------------------------------------------------- */
@@ -200,6 +219,7 @@ node_begin(struct host *host, struct node **ret_node, struct errbuf *err)
 	(void)unlink(host->socket_path);
 	rc = node_start(&options, ret_node, detail);
 	if (rc != 0) {
+		host_detail_mend(host, detail, sizeof(detail));
 		return errf(err, rc == -EBUSY ? -HR_EINUSE : rc, "%s",
 			    detail[0] != 0 ? detail : error_text(rc));
 	}

@@ -33,4 +33,7 @@ void host_wanted(struct host *host);
 /* Nobody holds the lock, or it changed hands: whatever the socket says, the host that we were connected to is dead. */
 bool host_gone(struct host *host);
 
+/* A line for people in which the socket has the name of its file, where the node and the core know it by the folder's descriptor. */
+void host_detail_mend(const struct host *host, char *detail, size_t bytes);
+
 #endif

@@ -53,8 +53,13 @@ tcp_address_add(struct url *url, const char *text, size_t len, struct errbuf *er
 		colon = memrchr(text, ':', len);
 		host_end = colon != NULL ? colon : end;
 	}
-	if (host_end == NULL || host_end == text || (host_end != end && *host_end != ':')) {
-		return errf(err, -HR_EURL, "tcp:%.*s: HOST:PORT is wanted", (int)len, text);
+	/* Neither is a name to look up: tcp://HOST:PORT, and an IPv6 address without its brackets. */
+	if (host_end == NULL || host_end == text || (host_end != end && *host_end != ':') ||
+	    memchr(text, '/', len) != NULL ||
+	    (text[0] != '[' && memchr(text, ':', (size_t)(host_end - text)) != NULL)) {
+		return errf(err, -HR_EURL,
+			    "tcp:%.*s: HOST:PORT is wanted (an IPv6 address in brackets)",
+			    (int)HR_MIN(len, (size_t)100), text);
 	}
 	if (host_end != end) {
 		port = strtoul(host_end + 1, &rest, 10);

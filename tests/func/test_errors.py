@@ -187,6 +187,22 @@ def test_no_permission(work, image):
     assert done.returncode != 0 and b"new" in done.stderr and b"ermission denied" in done.stderr
 
 
+@need_root
+def test_file_url_in_a_closed_folder(work):
+    """Whose socket cannot be made is told with the folder that it has, not with the library's way to it."""
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program("headrace")]
+    if subprocess.run([*nobody, "version"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("the build folder is not readable by another user")
+    url = f"file:{work}/image?size=64MiB"
+    cli_ok("put", "k", "--url", url, input=b"v")
+    for path in work.iterdir():
+        os.chown(path, 65534, 65534)
+    os.chmod(work, 0o755)
+    done = subprocess.run([*nobody, "get", "k", "--url", url], capture_output=True, timeout=WATCHDOG_S, check=False, env=environment())
+    line = done.stderr.decode()
+    assert done.returncode == 3 and f"unix:{work}/image.sock" in line and "ermission denied" in line and "/proc/" not in line, line
+
+
 @pytest.mark.slow
 def test_direct_io_refused(start_daemon, work):
     """Where the file system refuses O_DIRECT, the store says so once and goes on buffered."""
@@ -469,6 +485,9 @@ def test_size_of_existing_image(work):
     ("tcp:host:99999", "99999"),
     ("tcp:host:http", "http"),
     ("http://host", "tcp:"),
+    ("tcp://host:7450", "HOST:PORT"),
+    ("tcp:::1:7450", "brackets"),
+    (f"file:{'n' * 250}?size=64MiB", "at most 247"),
     ("", "tcp:HOST:PORT"),
 ])
 def test_unusable_urls(work, monkeypatch, url, wanted):

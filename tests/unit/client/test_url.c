@@ -38,6 +38,8 @@ test_tcp(void **state)
 	refused("tcp:a:65536", "port");
 	refused("tcp:a:1x", "port");
 	refused("tcp:[::1", "HOST:PORT");
+	refused("tcp:::1:7450", "brackets");
+	refused("tcp://a:1", "HOST:PORT");
 }
 
 static void
