@@ -13,21 +13,34 @@ struct lister {
 	uint64_t shown_count, shown_bytes;
 };
 
-/* A JSON string of bytes: those that are not printable ASCII as \u00XX, so that nothing is lost. */
+/* A key as a JSON string. One that is not UTF-8 has each byte that is not printable ASCII as \u00XX, and is given in hexadecimal too. */
 static void
-print_json_bytes(const uint8_t *bytes, size_t len)
+print_json_key(const uint8_t *key, size_t len)
 {
-	putchar('"');
+	bool is_text = true;
+	char hex[HR_KEY_BYTES_MAX * 2 + 1];
+
+	for (size_t i = 0; i < len && is_text;) {
+		size_t n = key[i] < 0x80 ? 1 : cli_text_len(key + i, len - i);
+
+		is_text = n > 0;
+		i += n;
+	}
+	printf("\"key\": \"");
 	for (size_t i = 0; i < len; i++) {
-		if (bytes[i] == '"' || bytes[i] == '\\') {
-			printf("\\%c", bytes[i]);
-		} else if (bytes[i] >= 0x20 && bytes[i] < 0x7f) {
-			putchar(bytes[i]);
+		if (key[i] == '"' || key[i] == '\\') {
+			printf("\\%c", key[i]);
+		} else if (key[i] < 0x20 || key[i] == 0x7f || (key[i] >= 0x80 && !is_text)) {
+			printf("\\u%04x", key[i]);
 		} else {
-			printf("\\u%04x", bytes[i]);
+			putchar(key[i]);
 		}
 	}
 	putchar('"');
+	if (!is_text) {
+		cli_hex_bytes(key, len, hex);
+		printf(", \"key_hex\": \"%s\"", hex);
+	}
 }
 
 static void
@@ -38,8 +51,8 @@ print_entry(struct lister *lister, const struct hr_list_entry *entry)
 	cli_hex_bytes(entry->id, 16, id);
 	cli_hex_bytes(entry->parent, 16, parent);
 	if (lister->values->json) {
-		printf("%s\n  {\"key\": ", lister->shown_count == 0 ? "[" : ",");
-		print_json_bytes(entry->key, entry->key_len);
+		printf("%s\n  {", lister->shown_count == 0 ? "[" : ",");
+		print_json_key(entry->key, entry->key_len);
 		printf(
 		    ", \"bytes\": %llu, \"id\": \"%s\", \"route\": \"%016llx\", \"parent\": \"%s\", \"position\": %u, \"expiry_ms\": %llu}",
 		    (unsigned long long)entry->bytes, id, (unsigned long long)entry->route, parent,
@@ -125,7 +138,7 @@ const struct cli_command cmd_ls = {
 	.usage = "[PREFIX]",
 	.summary = "lists the blocks of a space",
 	.text =
-	    "A block that moves while the list is made may be listed twice or not at all. Keys that are not text are shown with \\xHH.",
+	    "A block that moves while the list is made may be listed twice or not at all. What is not text in a key is shown as \\xHH; in JSON, a key that is not text has key_hex, too.",
 	.options = options,
 	.options_count = ARRAY_SIZE(options),
 	.values_bytes = sizeof(struct block_values),

@@ -68,6 +68,7 @@ put_one(const struct block_values *values, const struct store *store, const char
 	struct hr_completion completion;
 	struct hr_item item;
 	const char *said = "stored";
+	char text[HR_KEY_BYTES_MAX * 4 + 8];
 	int rc;
 
 	block_submit_options(values, &options);
@@ -93,7 +94,9 @@ put_one(const struct block_values *values, const struct store *store, const char
 		said = "was there already";
 	}
 	if (!values->quiet) {
-		printf("%s: %s, %zu bytes (ack %s)\n", key, said, len, cli_ack_name(values->ack));
+		printf("%s: %s, %zu bytes (ack %s)\n",
+		       cli_key_text(key, strlen(key), text, sizeof(text)), said, len,
+		       cli_ack_name(values->ack));
 	}
 	return CLI_OK;
 }

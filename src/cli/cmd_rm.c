@@ -30,9 +30,11 @@ run(const void *values_arg, int argc, char **argv)
 	rc = rc != CLI_OK
 		 ? rc
 		 : store_batch(&store, HR_OP_DELETE, items, (uint32_t)argc, &options, &completion);
-	for (int i = 0; rc == CLI_OK && i < argc; i++) {
+	for (int i = 0, asked = rc == CLI_OK ? argc : 0; i < asked; i++) {
 		if (items[i].status != HR_STATUS_OK) {
-			rc = HR_MAX(rc, block_missed(argv[i], &items[i]));
+			int code = block_missed(argv[i], &items[i]);
+
+			rc = HR_MAX(rc, code);
 		}
 	}
 out:

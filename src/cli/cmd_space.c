@@ -39,14 +39,18 @@ static void
 print_info(const struct hr_space_info *info)
 {
 	char digest[65], bytes[SIZE_TEXT_BYTES], quota[SIZE_TEXT_BYTES], pin[SIZE_TEXT_BYTES];
+	char label[sizeof(info->label) * 4 + 8];
 
 	cli_hex_bytes(info->digest, 32, digest);
 	printf("%-20s %10llu blocks  %10s  quota %s  pin budget %s  gets %llu  hits %llu  puts %llu\n"
 	       "    sha256:%s\n",
-	       info->label[0] != '\0' ? info->label : "(no name)", (unsigned long long)info->blocks,
-	       size_format_short(info->bytes, bytes), limit_text(info->quota_bytes, quota),
-	       limit_text(info->pin_budget_bytes, pin), (unsigned long long)info->gets,
-	       (unsigned long long)info->hits, (unsigned long long)info->puts, digest);
+	       info->label[0] != '\0'
+		   ? cli_key_text(info->label, strlen(info->label), label, sizeof(label))
+		   : "(no name)",
+	       (unsigned long long)info->blocks, size_format_short(info->bytes, bytes),
+	       limit_text(info->quota_bytes, quota), limit_text(info->pin_budget_bytes, pin),
+	       (unsigned long long)info->gets, (unsigned long long)info->hits,
+	       (unsigned long long)info->puts, digest);
 }
 
 static void

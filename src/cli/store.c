@@ -107,17 +107,46 @@ cli_hex_bytes(const uint8_t *bytes, size_t count, char *ret_text)
 	ret_text[2 * count] = '\0';
 }
 
+size_t
+cli_text_len(const uint8_t *at, size_t left)
+{
+	size_t len = at[0] < 0x80 ? 1 : at[0] < 0xc2 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : 4;
+
+	if (len == 1) {
+		return at[0] >= 0x20 && at[0] != 0x7f ? 1 : 0;
+	}
+	if (len == 0 || len > left || at[0] > 0xf4) {
+		return 0;
+	}
+	for (size_t i = 1; i < len; i++) {
+		if ((at[i] & 0xc0) != 0x80) {
+			return 0;
+		}
+	}
+	/* Not the shortest form, surrogates, beyond the last character; and control characters of two bytes. */
+	if ((at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xed && at[1] > 0x9f) ||
+	    (at[0] == 0xf0 && at[1] < 0x90) || (at[0] == 0xf4 && at[1] > 0x8f) ||
+	    (at[0] == 0xc2 && at[1] < 0xa0)) {
+		return 0;
+	}
+	return len;
+}
+
 const char *
 cli_key_text(const void *key, size_t key_len, char *ret_text, size_t ret_bytes)
 {
 	const uint8_t *at = key;
 	size_t n = 0;
 
-	for (size_t i = 0; i < key_len && n + 5 < ret_bytes; i++) {
-		if (at[i] >= 0x20 && at[i] != 0x7f && at[i] != '\\') {
-			ret_text[n++] = (char)at[i];
+	for (size_t i = 0; i < key_len && n + 5 < ret_bytes;) {
+		size_t len = at[i] == '\\' ? 0 : cli_text_len(at + i, key_len - i);
+
+		if (len > 0) {
+			memcpy(ret_text + n, at + i, len);
+			n += len;
+			i += len;
 		} else {
-			n += (size_t)snprintf(ret_text + n, 5, "\\x%02x", at[i]);
+			n += (size_t)snprintf(ret_text + n, 5, "\\x%02x", at[i++]);
 		}
 	}
 	ret_text[n] = '\0';

@@ -51,7 +51,9 @@ int store_batch(const struct store *store, enum hr_op op, struct hr_item *items,
 
 /* 32 bytes as 64 digits. */
 void cli_hex_bytes(const uint8_t *bytes, size_t count, char *ret_text);
-/* A key for people: printable bytes as they are, others as \xHH. Returns ret_text. */
+/* Bytes of the printable character (UTF-8) that begins here; 0: there is none. */
+size_t cli_text_len(const uint8_t *at, size_t left);
+/* A key or a label for people: what is printable as it is, other bytes as \xHH. Returns ret_text. */
 const char *cli_key_text(const void *key, size_t key_len, char *ret_text, size_t ret_bytes);
 
 #endif

@@ -49,6 +49,21 @@ client_space_unref(struct hr_space *space)
 
 /* -- names ----------------------------------------------------------------------------------------------------------------------- */
 
+/* A copy cut to its room, between characters where it is UTF-8. */
+static void
+label_copy(char label[LABEL_BYTES], const char *text, size_t len)
+{
+	size_t n = len == 0 ? 0 : HR_MIN(strnlen(text, len), (size_t)LABEL_BYTES - 1);
+
+	for (size_t i = n; n < len && i > 0 && i + 4 > n; i--) {
+		if (((uint8_t)text[i] & 0xc0) != 0x80) { /* a character begins behind the cut */
+			n = i;
+			break;
+		}
+	}
+	(void)snprintf(label, LABEL_BYTES, "%.*s", (int)n, n > 0 ? text : "");
+}
+
 int
 hr_space_open_digest(struct hr_client *client, const uint8_t digest[32], const char *label,
 		     struct hr_space **ret_space)
@@ -68,7 +83,7 @@ hr_space_open_digest(struct hr_client *client, const uint8_t digest[32], const c
 	space->client = client;
 	space->refs = 1;
 	memcpy(space->digest, digest, sizeof(space->digest));
-	(void)snprintf(space->label, sizeof(space->label), "%s", label != NULL ? label : "");
+	label_copy(space->label, label, label != NULL ? strlen(label) : 0);
 	block_id_prefix_init(&space->prefix, digest);
 	(void)pthread_mutex_lock(&client->mutex);
 	list_add_tail(&client->spaces, &space->link);
@@ -87,10 +102,7 @@ label_of_pairs(const struct hr_pair *pairs, size_t pairs_count, char label[LABEL
 	for (size_t n = 0; n < ARRAY_SIZE(names); n++) {
 		for (size_t i = 0; i < pairs_count; i++) {
 			if (strcmp(pairs[i].name, names[n]) == 0) {
-				(void)snprintf(label, LABEL_BYTES, "%.*s",
-					       (int)HR_MIN(pairs[i].value_len,
-							   (size_t)LABEL_BYTES - 1),
-					       (const char *)pairs[i].value);
+				label_copy(label, pairs[i].value, pairs[i].value_len);
 			}
 		}
 	}

@@ -1,5 +1,6 @@
 """The command line as others script against it: every line of the contract, exit codes, --help, JSON, completion."""
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -142,6 +143,40 @@ def test_key_lengths(any_url, key_len, code):
     assert done.returncode == code, done.stderr
     if code == USAGE:
         assert "1024" in done.stderr or "1,024" in done.stderr, "the value wanted is named"
+
+
+def test_odd_keys(node):
+    """Whatever bytes a key has, ls names it so that it can be read, and --json so that it can be used again; no terminal is told anything."""
+    url = node.tcp
+    keys = [b'a"b', b"back\\slash", b"nl\nx", b"\x1b[31mred", b"\x7f", "schlüssel".encode(), "😀".encode(), b"\xff\xfe", b"\xc3", b"x\xed\xa0\x80",
+            b"\xc2\x85", b"-dash", b" space "]
+    for key in keys:
+        cli_ok("put", "--url", url, "--space", "odd keys", "--", os.fsdecode(key), input=b"v")
+    entries = cli_json("ls", "--url", url, "--space", "odd keys", "--json")
+    assert {bytes.fromhex(one["key_hex"]) if "key_hex" in one else one["key"].encode() for one in entries} == set(keys)
+    assert "schlüssel" in {one["key"] for one in entries}
+    listed = cli_ok("ls", "--url", url, "--space", "odd keys", text=True).stdout
+    assert len(listed.splitlines()) == len(keys) and all(char == "\n" or char.isprintable() for char in listed), listed
+
+
+def test_rm_of_several(node):
+    """Each key that was not there is told; the others are removed."""
+    for key in ("r1", "r2"):
+        cli_ok("put", key, "--url", node.tcp, input=b"v")
+    done = cli("rm", "no1", "r1", "no2", "r2", "--url", node.tcp, text=True)
+    assert done.returncode == ABSENT and "no1" in done.stderr and "no2" in done.stderr and len(done.stderr.splitlines()) == 2
+    assert [cli("exists", key, "--url", node.tcp).returncode for key in ("r1", "r2")] == [ABSENT, ABSENT]
+
+
+@pytest.mark.parametrize("name, label", [("é" * 40, "é" * 31), ("x" * 60 + "😀", "x" * 60), ("x" * 59 + "😀", "x" * 59 + "😀"), ("a\x1b[31mb\nc", None)])
+def test_odd_space_names(node, name, label):
+    """A label is cut between characters; what is no text in it reaches no terminal."""
+    cli_ok("put", "k", "--space", name, "--url", node.tcp, input=b"v")
+    assert cli_json("space", "usage", name, "--url", node.tcp, "--json")["label"] == (label or name)
+    spaces = cli_json("stat", "--url", node.tcp, "--json")["nodes"][0]["spaces"]
+    assert (label or name) in [space["label"] for space in spaces]
+    listed = cli_ok("space", "ls", "--url", node.tcp, text=True).stdout
+    assert all(char == "\n" or char.isprintable() for char in listed), listed
 
 
 def test_value_too_large(work, node):
