@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/size.h"
 #include "cli/block_values.h"
@@ -162,6 +163,23 @@ show_progress(void *arg, uint64_t done, uint64_t total, uint64_t hits, uint64_t 
 	progress_show(arg, done, total, note);
 }
 
+/* Found out before the hours that a replay may take. Leaves what is there as it is. */
+static int
+check_writable(const char *path)
+{
+	bool is_new = access(path, F_OK) != 0;
+	FILE *out = fopen(path, "a");
+
+	if (out == NULL) {
+		return cli_fail(CLI_UNREACHED, "--report %s: %s", path, strerror(errno));
+	}
+	fclose(out);
+	if (is_new) {
+		unlink(path);
+	}
+	return CLI_OK;
+}
+
 static int
 write_html(const struct replay_report *report, const char *path)
 {
@@ -206,6 +224,7 @@ run_replay(const struct replay_values *values, struct replay_options *options,
 				    : replay_run(options, &result, detail);
 	progress_end(&progress);
 	report->result = &result;
+	replay_report_cut(report);
 	report->interrupted = rc == 0 && atomic_load(&g_stop);
 	if (rc != 0) {
 		code = cli_fail(cli_exit_of_error(rc), "replay: %s", detail);
@@ -283,6 +302,10 @@ run_on_trace(const struct replay_values *values, struct trace *trace, const char
 	}
 	if (values->simulate_only) {
 		rc = simulate(&report);
+		goto out;
+	}
+	rc = values->report != NULL ? check_writable(values->report) : CLI_OK;
+	if (rc != CLI_OK) {
 		goto out;
 	}
 	if (values->acked != NULL && (options.acked = fopen(values->acked, "a")) == NULL) {

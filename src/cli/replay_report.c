@@ -37,6 +37,29 @@ replay_report_simulate(struct replay_report *report, uint64_t capacity_bytes)
 }
 
 void
+replay_report_cut(struct replay_report *report)
+{
+	size_t count = HR_MIN((size_t)report->result->counts.requests, report->options->count);
+
+	if (report->infinite == NULL || count == report->options->count) {
+		return;
+	}
+	report->infinite_hits = 0;
+	report->lru_hits = 0;
+	for (size_t i = 0; i < count; i++) {
+		report->infinite_hits += report->infinite[i];
+		report->lru_hits += report->lru[i];
+	}
+}
+
+/* With --verify nothing is replayed, and there is nothing to compare with. */
+static bool
+has_comparison(const struct replay_report *report)
+{
+	return report->infinite != NULL && report->result->counts.requests > 0;
+}
+
+void
 replay_report_fini(struct replay_report *report)
 {
 	free(report->infinite);
@@ -233,7 +256,7 @@ replay_report_json(const struct replay_report *report)
 		set(object, "payload_bytes", result->payload_bytes);
 	}
 	add_savings(report, object);
-	if (report->infinite != NULL) {
+	if (has_comparison(report)) {
 		add_comparison(report, object);
 	}
 	json_object_set_new(object, "seconds", json_real((double)result->elapsed_us / 1e6));
@@ -253,7 +276,7 @@ text_hits(const struct replay_report *report, FILE *out)
 		report_number(counts->prefix_hits, a), report_number(counts->blocks, b),
 		100 * ratio(counts->prefix_hits, counts->blocks));
 	gap = (int)strlen(b) + 13;
-	if (report->infinite != NULL) {
+	if (has_comparison(report)) {
 		fprintf(out, "    infinite cache    %14s%*s%5.1f %%%s\n",
 			report_number(report->infinite_hits, a), gap, "",
 			100 * ratio(report->infinite_hits, counts->blocks),
@@ -261,7 +284,7 @@ text_hits(const struct replay_report *report, FILE *out)
 			    ? "  from empty; this store was not"
 			    : "");
 	}
-	if (report->lru_blocks != 0) {
+	if (has_comparison(report) && report->lru_blocks != 0) {
 		fprintf(out, "    LRU               %14s%*s%5.1f %%  at %s blocks\n",
 			report_number(report->lru_hits, a), gap, "",
 			100 * ratio(report->lru_hits, counts->blocks),

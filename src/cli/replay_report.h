@@ -30,6 +30,8 @@ struct replay_report {
 
 /* Simulates: capacity_bytes 0 = without LRU. */
 int replay_report_simulate(struct replay_report *report, uint64_t capacity_bytes);
+/* The result is there: of a replay that ended early the simulations count only the requests that were replayed. */
+void replay_report_cut(struct replay_report *report);
 void replay_report_fini(struct replay_report *report);
 
 json_t *replay_report_json(const struct replay_report *report);

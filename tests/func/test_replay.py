@@ -57,6 +57,16 @@ def test_requests_option(work, any_url):
     assert_exact(replay(work / "trace.kvt", any_url, "--requests", "90", block=4 * KIB), simulate.infinite(trace.head(90)))
 
 
+def test_report_that_cannot_be_written(work, any_url):
+    """Told before anything is replayed; a report that is there is left alone by a replay that does not begin."""
+    done = cli("replay", "--generate", "chat", "--requests", "2", "--block-bytes", "4KiB", "--url", any_url, "--report", work / "no" / "x.html", text=True)
+    assert done.returncode == 3 and "no/x.html" in done.stderr and done.stdout == "", (done.stdout, done.stderr)
+    (work / "old.html").write_text("old")
+    done = cli("replay", "--generate", "chat", "--requests", "2", "--block-bytes", "4KiB", "--url", "tcp:127.0.0.1:9", "--timeout", "300ms",
+               "--report", work / "old.html", text=True)
+    assert done.returncode == 3 and (work / "old.html").read_text() == "old"
+
+
 @pytest.mark.slow
 def test_several_clients(work, any_url):
     """Requests run beside each other, so hits are not exact; bytes are."""

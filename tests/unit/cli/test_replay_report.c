@@ -192,6 +192,39 @@ page_is_whole_and_loads_nothing(void **state)
 	free(text);
 }
 
+/* What other caches make of the trace is told for the requests that were replayed, and not at all when none was. */
+static void
+comparison_is_of_what_was_done(void **state)
+{
+	struct fixture *fix = *state;
+	struct trace_sim_result infinite, lru;
+	json_t *object;
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out;
+
+	assert_int_equal(trace_sim_infinite(fix->trace, 0, 50, NULL, &infinite), 0);
+	assert_int_equal(trace_sim_lru(fix->trace, 0, 50, 500, NULL, &lru), 0);
+	assert_true(infinite.prefix_hits < fix->report.infinite_hits);
+	fix->result.counts.requests = 50;
+	replay_report_cut(&fix->report);
+	object = replay_report_json(&fix->report);
+	assert_true(number_at(object, "compare", "infinite", NULL) == (double)infinite.prefix_hits);
+	assert_true(number_at(object, "compare", "lru", NULL) == (double)lru.prefix_hits);
+	json_decref(object);
+	fix->result.counts.requests = 0;
+	replay_report_cut(&fix->report);
+	object = replay_report_json(&fix->report);
+	assert_null(json_object_get(object, "compare"));
+	json_decref(object);
+	out = open_memstream(&text, &len);
+	replay_report_text(&fix->report, out);
+	fclose(out);
+	assert_null(strstr(text, "infinite"));
+	assert_null(strstr(text, "LRU"));
+	free(text);
+}
+
 /* Nothing replayed at all: no division by zero, a page all the same. */
 static void
 empty_is_fine(void **state)
@@ -220,6 +253,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(what_is_not_known_is_null, setup, teardown),
 		cmocka_unit_test_setup_teardown(text_tells_the_main_figures, setup, teardown),
 		cmocka_unit_test_setup_teardown(page_is_whole_and_loads_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(comparison_is_of_what_was_done, setup, teardown),
 		cmocka_unit_test_setup_teardown(empty_is_fine, setup, teardown),
 	};
 
