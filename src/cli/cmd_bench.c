@@ -189,7 +189,8 @@ static const struct option options[] = {
 	       "threads, each with a connection of its own", .min = 1, .max = 256),
 	OPTION(
 	    bench_values, working_set, "working-set", OPTION_SIZE, NULL,
-	    "bytes of values stored first and then read at random (default: 64MiB, at most half of DRAM for dram, at least four times DRAM for flash, at most half of the store)"),
+	    "bytes of values stored first and then read at random (default: 64MiB, at most half of DRAM for dram, at least four times DRAM for flash, at most half of the store)",
+	    .min = 1),
 	OPTION(
 	    bench_values, ack, "ack", OPTION_CHOICE, "ram",
 	    "when a PUT is done: ram (visible, may be lost), stable (survives kill -9 and power loss) or replicated",

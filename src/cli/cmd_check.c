@@ -128,7 +128,7 @@ static const struct option options[] = {
 	OPTION(check_values, skip_payload, "skip-payload", OPTION_BOOL, NULL,
 	       "headers and footers only; faster"),
 	OPTION(check_values, findings_max, "findings", OPTION_UINT, "1000",
-	       "at most so many in the report", .value_name = "N", .max = 1000000),
+	       "at most so many in the report", .value_name = "N", .min = 1, .max = 1000000),
 	OPTION(check_values, quiet, "quiet", OPTION_BOOL, NULL, "no progress bar"),
 };
 static const struct cli_example examples[] = {

@@ -360,12 +360,12 @@ static const struct option options[] = {
 	    replay_values, model, "model", OPTION_STRING, "llama-3.1-8b",
 	    "model, for bytes per token and the cost of computing; `headrace plan --models` lists them",
 	    .value_name = "NAME"),
-	OPTION(
-	    replay_values, block_bytes, "block-bytes", OPTION_SIZE, NULL,
-	    "bytes of a block (default: bytes per token x tokens per block); scales a replay down"),
+	OPTION(replay_values, block_bytes, "block-bytes", OPTION_SIZE, NULL,
+	       "bytes of a block (default: bytes per token x tokens per block); scales a replay down",
+	       .min = 1, .max = 134217728),
 	OPTION(replay_values, block_tokens, "block-tokens", OPTION_UINT, NULL,
 	       "tokens of a block (default: as the trace says; 512 for Mooncake's JSON lines)",
-	       .max = 1048576),
+	       .min = 1, .max = 1048576),
 	OPTION(
 	    replay_values, ack, "ack", OPTION_CHOICE, "ram",
 	    "when a PUT is done: ram (visible, may be lost), stable (survives kill -9 and power loss) or replicated",
@@ -376,7 +376,8 @@ static const struct option options[] = {
 	    .min = 1, .max = 1024),
 	OPTION(
 	    replay_values, requests, "requests", OPTION_UINT, NULL,
-	    "replay so many requests (default: all of a file; as many as the published trace has when generated)"),
+	    "replay so many requests (default: all of a file; as many as the published trace has when generated)",
+	    .min = 1),
 	OPTION(replay_values, skip, "skip", OPTION_UINT, "0", "leave out the first N requests"),
 	OPTION(
 	    replay_values, pace, "pace", OPTION_DOUBLE, "0",
@@ -396,7 +397,8 @@ static const struct option options[] = {
 	       "also write the report as one self-contained HTML page", .value_name = "FILE.html"),
 	OPTION(
 	    replay_values, capacity_bytes, "compare-size", OPTION_SIZE, NULL,
-	    "also simulate LRU in a cache of this size, to compare with (an infinite cache always is)"),
+	    "also simulate LRU in a cache of this size, to compare with (an infinite cache always is)",
+	    .min = 1),
 	OPTION(replay_values, gpu, "gpu", OPTION_STRING, "h100",
 	       "cost model: the GPU that would compute (a100, h100, h200, b200, mi300x)",
 	       .value_name = "NAME"),

@@ -104,9 +104,10 @@ static const struct option options[] = {
 	OPTION(stat_values, json, "json", OPTION_BOOL, NULL,
 	       "print one JSON object (with --watch: one a line)"),
 	OPTION(stat_values, watch_us, "watch", OPTION_DURATION, NULL,
-	       "look again and again at this interval, with rates, until Ctrl-C (default: once)"),
+	       "look again and again at this interval, with rates, until Ctrl-C (default: once)",
+	       .min = 1000),
 	OPTION(stat_values, count, "count", OPTION_UINT, NULL,
-	       "with --watch: end after so many looks (default: never)"),
+	       "with --watch: end after so many looks (default: never)", .min = 1),
 	OPTION(stat_values, all, "all", OPTION_BOOL, NULL, "show what is zero, too"),
 };
 static const struct cli_example examples[] = {

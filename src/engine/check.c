@@ -884,9 +884,8 @@ device_check(struct io *io, const char *path, const struct check_options *option
 	}
 	if (rc != 0) {
 		snprintf(detail, DETAIL_BYTES,
-			 rc == -EBUSY
-			     ? "in use by another process: stop it, or ask for a check all the same"
-			     : "cannot be opened: %s",
+			 rc == -EBUSY ? "in use by another process, which must be stopped first"
+				      : "cannot be opened: %s",
 			 error_text(rc));
 		return rc == -EBUSY ? -HR_EINUSE : rc;
 	}

@@ -52,6 +52,12 @@ def test_version():
     (["put", "a", "b", "c"], "c"),
     (["format"], "PATH"),
     (["format", "x", "--size", "-1GiB"], "-1GiB"),
+    (["replay", "--generate", "chat", "--block-bytes", "0"], "at least 1B"),
+    (["replay", "--generate", "chat", "--block-bytes", "129MiB"], "at most 128MiB"),
+    (["replay", "--generate", "chat", "--requests", "0"], "at least 1"),
+    (["plan", "--tp", "0"], "at least 1"),
+    (["plan", "--bytes-per-token", "0"], "at least 1"),
+    (["check", "x", "--findings", "0"], "at least 1"),
 ])
 def test_usage_errors(args, expected):
     """Exit code 2, one line that names the thing, nothing on standard output."""
