@@ -114,7 +114,11 @@ struct hr_item {
 	uint64_t reserve[4];
 };
 
-enum hr_ack { HR_ACK_RAM = 0, HR_ACK_STABLE = 1, HR_ACK_REPLICATED = 2 };
+enum hr_ack {
+	HR_ACK_RAM = 0,
+	HR_ACK_STABLE = 1,
+	HR_ACK_REPLICATED = 2 /* -ENOTSUP: nodes keep one copy yet */
+};
 enum hr_priority {
 	HR_PRIORITY_DEFAULT = 0,
 	HR_PRIORITY_LOW = 1,
@@ -146,7 +150,7 @@ struct hr_completion {
 	uint32_t cancelled;    /* 1: hr_cancel() or hr_close() ended it */
 };
 
-/* A ticket, or a negative error, and then nothing was taken: -EINVAL (op, n = 0 or > HR_BATCH_ITEMS_MAX, sizes), -HR_EFULL (inflight bounds: reap, then
+/* A ticket, or a negative error, and then nothing was taken: -EINVAL (op, n = 0 or > HR_BATCH_ITEMS_MAX, sizes), -ENOTSUP (ack level), -HR_EFULL (inflight bounds: reap, then
  * try again), -HR_EFORK, -ENOMEM. options NULL = defaults. */
 hr_ticket_t hr_submit(struct hr_space *space, enum hr_op op, struct hr_item *items,
 		      uint32_t items_count, const struct hr_submit_options *options);

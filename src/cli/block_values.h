@@ -12,7 +12,7 @@ struct block_values {
 	bool replace, pin, quiet, json, all_columns;
 };
 
-#define ACK_CHOICES "ram|stable|replicated"
+#define ACK_CHOICES "ram|stable"
 #define BLOCK_OPTIONS                                                                              \
 	STORE_URL_OPTIONS(block_values, store), STORE_SPACE_OPTION(block_values, store)
 #define BLOCK_ROUTE_OPTION(by_default)                                                             \

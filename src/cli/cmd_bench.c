@@ -193,7 +193,7 @@ static const struct option options[] = {
 	    .min = 1),
 	OPTION(
 	    bench_values, ack, "ack", OPTION_CHOICE, "ram",
-	    "when a PUT is done: ram (visible, may be lost), stable (survives kill -9 and power loss) or replicated",
+	    "when a PUT is done: ram (visible, may be lost) or stable (survives kill -9 and power loss)",
 	    .choices = ACK_CHOICES),
 	OPTION(bench_values, no_verify, "no-verify", OPTION_BOOL, NULL,
 	       "do not compare what GETs bring (the library still verifies its checksums)"),

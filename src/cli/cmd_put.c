@@ -127,7 +127,7 @@ static const struct option options[] = {
 	BLOCK_OPTIONS,
 	BLOCK_ROUTE_OPTION("the block id's own"),
 	BLOCK_ACK_OPTION(
-	    "when the PUT is done: ram (visible, may be lost), stable (survives kill -9 and power loss) or replicated"),
+	    "when the PUT is done: ram (visible, may be lost) or stable (survives kill -9 and power loss)"),
 	OPTION(block_values, ttl_us, "ttl", OPTION_DURATION, NULL,
 	       "the block expires after this time (default: none)", .value_name = "TIME",
 	       .max = 4294967295000),

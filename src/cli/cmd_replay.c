@@ -368,7 +368,7 @@ static const struct option options[] = {
 	       .min = 1, .max = 1048576),
 	OPTION(
 	    replay_values, ack, "ack", OPTION_CHOICE, "ram",
-	    "when a PUT is done: ram (visible, may be lost), stable (survives kill -9 and power loss) or replicated",
+	    "when a PUT is done: ram (visible, may be lost) or stable (survives kill -9 and power loss)",
 	    .choices = ACK_CHOICES),
 	OPTION(
 	    replay_values, clients, "clients", OPTION_UINT, "1",

@@ -47,7 +47,7 @@ static const struct option options[] = {
 	BLOCK_OPTIONS,
 	BLOCK_ROUTE_OPTION("it is removed on all shards"),
 	BLOCK_ACK_OPTION(
-	    "when it is done: ram (gone, may come back after a power loss), stable (gone for good)"),
+	    "when it is done: ram (gone, may come back after a power loss) or stable (gone for good)"),
 };
 static const struct cli_example examples[] = {
 	{ "headrace rm --url tcp:127.0.0.1:7450 greeting", "removes one block" },

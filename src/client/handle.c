@@ -812,7 +812,11 @@ submit_check(const struct hr_space *space, enum hr_op op, const struct hr_item *
 	    options->priority > HR_PRIORITY_HIGH || options->lease_ms > HR_LEASE_MS_MAX) {
 		return -EINVAL;
 	}
-	return client_is_child(space->client) ? -HR_EFORK : 0;
+	if (client_is_child(space->client)) {
+		return -HR_EFORK;
+	}
+	/* A promise that no node can keep is not made: each keeps one copy yet. */
+	return options->ack == HR_ACK_REPLICATED ? -ENOTSUP : 0;
 }
 
 /* Room within the bounds, and a place in the table. One batch alone may be larger than the bound, else it could never go. */

@@ -55,6 +55,7 @@ def test_version():
     (["replay", "--generate", "chat", "--block-bytes", "0"], "at least 1B"),
     (["replay", "--generate", "chat", "--block-bytes", "129MiB"], "at most 128MiB"),
     (["replay", "--generate", "chat", "--requests", "0"], "at least 1"),
+    (["put", "--ack", "replicated", "k"], "ram|stable"),
     (["plan", "--tp", "0"], "at least 1"),
     (["plan", "--bytes-per-token", "0"], "at least 1"),
     (["check", "x", "--findings", "0"], "at least 1"),

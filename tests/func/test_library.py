@@ -1,4 +1,5 @@
 """libheadrace from a caller's side, over each transport: the calls and guarantees of include/headrace/*.h."""
+import errno
 import os
 import random
 import select
@@ -277,6 +278,8 @@ def test_misuse(space):
     assert library.hr_submit(space.handle, 99, batch.items, 1, lib.c.byref(options)) == -22
     assert library.hr_submit(space.handle, lib.PUT, batch.items, 0, lib.c.byref(options)) == -22
     assert library.hr_submit(space.handle, lib.PUT, batch.items, 16385, lib.c.byref(options)) == -22
+    options.ack = 2
+    assert library.hr_submit(space.handle, lib.PUT, batch.items, 1, lib.c.byref(options)) == -errno.ENOTSUP, "nobody keeps copies"
     options.item_size = 8
     assert library.hr_submit(space.handle, lib.PUT, batch.items, 1, lib.c.byref(options)) == -22
     assert library.hr_submit(None, lib.PUT, batch.items, 1, None) < 0
