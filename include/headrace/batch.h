@@ -172,7 +172,8 @@ int hr_release(struct hr_space *space, struct hr_item *items, uint32_t items_cou
 /* 0 = OK; > 0: a miss or refusal, the value is an enum hr_reason; < 0: error. */
 int hr_put(struct hr_space *space, const void *key, size_t key_len, const void *value,
 	   size_t value_len, const struct hr_submit_options *options);
-/* Fills buf with up to buf_bytes; *ret_len = length of the block. A block that is longer than buf is a miss (HR_REASON_SIZE) and sets *ret_len. */
+/* Fills buf with up to buf_bytes; *ret_len = length of the block. A block that is longer than buf is a miss (HR_REASON_SIZE) and sets *ret_len;
+ * buf then holds its beginning. */
 int hr_get(struct hr_space *space, const void *key, size_t key_len, void *buf, size_t buf_bytes,
 	   size_t *ret_len, const struct hr_submit_options *options);
 int hr_exists(struct hr_space *space, const void *key, size_t key_len, uint64_t *ret_len,

@@ -49,19 +49,16 @@ fail_status(const struct core_batch *batch)
 	return batch->op == HR_OP_PUT ? HR_STATUS_REFUSED : HR_STATUS_MISS;
 }
 
-static bool
-iov_sum(const struct iovec *iov, uint32_t count, uint64_t *ret_sum)
+/* Anything over the longest block is as good as one byte over it. */
+static uint64_t
+iov_sum(const struct iovec *iov, uint32_t count)
 {
 	uint64_t sum = 0;
 
-	for (uint32_t i = 0; i < count; i++) {
-		if (iov[i].iov_len > HR_BLOCK_BYTES_MAX || sum > HR_BLOCK_BYTES_MAX * 2) {
-			return false;
-		}
-		sum += iov[i].iov_len;
+	for (uint32_t i = 0; i < count && sum <= HR_BLOCK_BYTES_MAX; i++) {
+		sum += HR_MIN((uint64_t)iov[i].iov_len, HR_BLOCK_BYTES_MAX + 1);
 	}
-	*ret_sum = sum;
-	return true;
+	return HR_MIN(sum, HR_BLOCK_BYTES_MAX + 1);
 }
 
 /* Walks [off, off + len) of a scattered buffer. */
@@ -383,11 +380,8 @@ piece_ok(struct core *core, struct core_batch *batch, uint32_t idx, struct peer 
 static bool
 item_get_prepare(struct core_item *st, struct hr_item *item)
 {
-	uint64_t sum;
+	uint64_t sum = iov_sum(item->iov, item->iov_count);
 
-	if (!iov_sum(item->iov, item->iov_count, &sum)) {
-		return false;
-	}
 	st->off = item->object_off;
 	st->want = sum;
 	st->len = item->expected_len;
@@ -426,7 +420,8 @@ item_prepare(struct core *core, struct core_batch *batch, struct core_item *st, 
 		return false;
 	}
 	if (batch->op == HR_OP_PUT) {
-		if (!iov_sum(item->iov, item->iov_count, &st->len) || st->len > HR_BLOCK_BYTES_MAX) {
+		st->len = iov_sum(item->iov, item->iov_count);
+		if (st->len > HR_BLOCK_BYTES_MAX) {
 			return false;
 		}
 		st->put_number = io_random_u64(core->io) | 1;

@@ -284,6 +284,16 @@ test_unknown_length_and_borrow(void **state)
 	(void)job_run(&w, job);
 	assert_int_equal(job->items[0].bytes, len);
 	assert_memory_equal(in, out, len);
+	memset(out, 0, len);
+	job->iov[0][0] =
+	    (struct iovec){ out, SIZE_MAX / 2 }; /* a region that is larger than any block */
+	(void)job_run(&w, job);
+	assert_int_equal(job->items[0].status, HR_STATUS_OK);
+	assert_int_equal(job->items[0].bytes, len);
+	assert_memory_equal(in, out, len);
+	job->items[0].expected_len = 0;
+	(void)job_run(&w, job);
+	assert_int_equal(job->items[0].status, HR_STATUS_INVALID);
 	free(job);
 	job = job_make(&w, HR_OP_GET, 1, NULL, 0);
 	job->items[0].flags = HR_GET_BORROW;
