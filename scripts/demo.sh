@@ -30,9 +30,12 @@ stop() {
 	fi
 }
 
+# Whatever happens here, a reader that has gone included, the store goes.
 cleanup() {
 	status=$?
+	set +e
 	trap - EXIT
+	trap '' INT TERM HUP PIPE
 	stop
 	if [ $status -ne 0 ] && [ -s "$run/headraced.log" ]; then
 		echo "the daemon said last:" >&2
@@ -44,6 +47,8 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 129' HUP
+trap 'exit 141' PIPE
 
 find_trace() {
 	for folder in ${HEADRACE_TRACES:-shared/traces ../shared/traces}; do
