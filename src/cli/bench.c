@@ -19,6 +19,7 @@
 enum {
 	KEY_BYTES = 48,
 	WORKING_SET_BYTES = 64 << 20,
+	PAGE_BYTES = 4096,
 	STAT_TIMEOUT_MS = 5000,
 	WARM_ROUNDS = 2,
 };
@@ -509,7 +510,7 @@ int
 bench_run(const struct bench_options *options, struct bench_result *ret_result, char *detail)
 {
 	struct worker *workers = calloc(options->threads, sizeof(*workers));
-	uint64_t working_set, keys;
+	uint64_t working_set, value_bytes, keys;
 	int rc;
 
 	detail[0] = '\0';
@@ -522,8 +523,11 @@ bench_run(const struct bench_options *options, struct bench_result *ret_result, 
 		goto out;
 	}
 	working_set = choose_working_set(&workers[0]);
-	keys = HR_MAX(working_set / HR_MAX(options->value_bytes, (uint64_t)1),
-		      (uint64_t)options->threads);
+	/* Who gave none wants no more than the store can hold, and there a value takes a page at least. */
+	value_bytes = options->working_set_bytes == 0
+			  ? HR_MAX(options->value_bytes, (uint64_t)PAGE_BYTES)
+			  : options->value_bytes;
+	keys = HR_MAX(working_set / HR_MAX(value_bytes, (uint64_t)1), (uint64_t)options->threads);
 	for (uint32_t i = 0; i < options->threads; i++) {
 		workers[i].keys_count = keys;
 	}

@@ -126,6 +126,20 @@ working_sets_fit_the_tier(void **state)
 	assert_int_equal(bench_working_set("nonsense", BENCH_FLASH), 64 << 20);
 }
 
+/* 64 MiB are not 32 million values of two bytes: they would be 128 GiB of pages. */
+static void
+small_values_are_not_too_many(void **state)
+{
+	struct bench_options options = options_for(HR_OP_EXISTS);
+
+	(void)state;
+	options.working_set_bytes = 0;
+	options.value_bytes = 2;
+	options.batch = 1000;
+	assert_int_equal(bench_run(&options, &g_result, g_detail), 0);
+	assert_int_equal(g_result.working_set_bytes, 2 * (64 << 20) / 4096);
+}
+
 int
 main(void)
 {
@@ -135,6 +149,7 @@ main(void)
 		cmocka_unit_test_setup(exists_needs_no_values, setup),
 		cmocka_unit_test_setup(a_set_that_does_not_fit_is_said, setup),
 		cmocka_unit_test(working_sets_fit_the_tier),
+		cmocka_unit_test_setup(small_values_are_not_too_many, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
