@@ -458,8 +458,34 @@ open_failed(const char *path, int rc, char *detail)
 	return rc;
 }
 
+/* What the path is before anything is changed. Size 0: it is not there, or empty. */
+struct target {
+	bool simulated, exists, regular;
+	uint64_t size_bytes;
+};
+
+/* Devices are read in whole pages; of a file that ends within one, this reads the rest: six bytes are as precious as a MiB. */
 static int
-content_check(struct io *io, const char *path, char *detail)
+tail_read(const char *path, uint64_t size_bytes, uint8_t *head)
+{
+	uint64_t at = align_down(size_bytes, PAGE_BYTES);
+	int fd, rc = 0;
+
+	if (at >= INSPECT_BYTES || at == size_bytes) {
+		return 0;
+	}
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || pread(fd, head + at, size_bytes - at, (off_t)at) < 0) {
+		rc = -errno;
+	}
+	if (fd >= 0) {
+		close(fd);
+	}
+	return rc;
+}
+
+static int
+content_check(struct io *io, const char *path, const struct target *target, char *detail)
 {
 	struct io_device *device;
 	uint8_t *head;
@@ -471,9 +497,11 @@ content_check(struct io *io, const char *path, char *detail)
 	}
 	rc = head_read(io, device, &head);
 	if (rc == 0) {
-		rc = refuse_content(path, head, detail);
+		rc = target->regular ? tail_read(path, target->size_bytes, head) : 0;
+		rc = rc != 0 ? rc : refuse_content(path, head, detail);
 		free(head);
-	} else {
+	}
+	if (rc != 0 && detail[0] == 0) {
 		SAY(detail, "%s: cannot be read: %s", path, error_text(rc));
 	}
 	io_device_close(device);
@@ -517,12 +545,6 @@ out:
 	}
 	return rc;
 }
-
-/* What the path is before anything is changed. Size 0: it is not there, or empty. */
-struct target {
-	bool simulated, exists, regular;
-	uint64_t size_bytes;
-};
 
 static int
 target_look(struct io *io, const char *path, struct target *ret, char *detail)
@@ -640,7 +662,7 @@ device_format(struct io *io, const char *path, const struct format_options *opti
 	detail[0] = 0;
 	rc = target_look(io, path, &target, detail);
 	if (rc == 0 && target.exists && !options->force) {
-		rc = content_check(io, path, detail);
+		rc = content_check(io, path, &target, detail);
 	}
 	if (rc == 0 && !target.simulated && (!target.exists || target.regular)) {
 		rc = target_prepare(io, path, &target, options, &made, detail);

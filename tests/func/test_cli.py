@@ -266,6 +266,10 @@ def test_format_refuses(work):
     done = cli("format", work / "foreign", "--size", "64MiB", text=True)
     assert done.returncode == REFUSED and "--force" in done.stderr
     assert (work / "foreign").read_bytes() == b"precious data " * 5_000_000
+    for length in (1, 4095, 4097):
+        (work / "small").write_bytes(b"\0" * (length - 1) + b"!")
+        done = cli("format", work / "small", "--size", "64MiB", text=True)
+        assert done.returncode == REFUSED and "--force" in done.stderr and (work / "small").stat().st_size == length, length
     format_image(work / "foreign", 64 * MIB, force=True)
     assert cli_json("check", work / "foreign", "--json")["damaged"] == 0
 
