@@ -136,9 +136,39 @@ space_set(struct store *store, const char *quota, const char *pin_budget)
 	return rc != 0 ? store_fail(store, rc, "setting the limits") : CLI_OK;
 }
 
+/* Asking about a space makes it; a name that is mistyped must neither be dropped with success nor stay in the table. */
+static int
+check_exists(const struct store *store, const char *name)
+{
+	struct hr_space_info *infos;
+	uint8_t digest[32];
+	size_t count;
+	bool found = false;
+	int rc = hr_space_list(store->client, store->timeout_ms, &infos, &count);
+
+	if (rc != 0) {
+		return store_fail(store, rc, "listing the spaces");
+	}
+	hr_space_digest(store->space, digest);
+	for (size_t i = 0; i < count; i++) {
+		found |= memcmp(infos[i].digest, digest, sizeof(digest)) == 0;
+	}
+	free(infos);
+	return found ? CLI_OK
+		     : cli_fail(CLI_ABSENT, "%s: the store has no such space (headrace space ls)",
+				name);
+}
+
 static int
 run_on_space(const struct space_values *values, struct store *store, char **argv)
 {
+	if (strcmp(argv[0], "usage") == 0 || strcmp(argv[0], "drop") == 0) {
+		int rc = check_exists(store, values->store.space);
+
+		if (rc != CLI_OK) {
+			return rc;
+		}
+	}
 	if (strcmp(argv[0], "usage") == 0) {
 		return space_usage(values, store);
 	}
@@ -233,5 +263,6 @@ const struct cli_command cmd_space = {
 	.args_choices = "ls|usage|drop|pin|set",
 	.examples = examples,
 	.examples_count = ARRAY_SIZE(examples),
+	.exits = "usage, drop: 1 when there is no such space.",
 	.run = run,
 };

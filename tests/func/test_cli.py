@@ -186,6 +186,14 @@ def test_odd_space_names(node, name, label):
     assert all(char == "\n" or char.isprintable() for char in listed), listed
 
 
+def test_space_that_is_not_there(node):
+    """A mistyped name is told, and makes no space."""
+    for words in (["usage", "mistyped"], ["drop", "mistyped"]):
+        done = cli("space", *words, "--url", node.tcp, text=True)
+        assert done.returncode == ABSENT and "mistyped" in done.stderr and done.stdout == "", done.stderr
+    assert "mistyped" not in cli_ok("space", "ls", "--url", node.tcp, text=True).stdout
+
+
 def test_value_too_large(work, node):
     """One byte over 128 MiB is refused with the limit; exactly 128 MiB is stored."""
     with open(work / "large", "wb") as file:

@@ -186,6 +186,10 @@ blocks_come_and_go(void **state)
 	assert_true(fake.quota_bytes == 1 << 30 && fake.pin_budget_bytes == UINT64_MAX);
 	assert_int_equal(RUN("space", "pin", "x", "2MiB"), CLI_OK);
 	assert_true(fake.quota_bytes == UINT64_MAX && fake.pin_budget_bytes == 2 << 20);
+	assert_int_equal(RUN("space", "usage", "y"), CLI_ABSENT);
+	assert_int_equal(RUN("space", "drop", "y"), CLI_ABSENT);
+	ASSERT_SAYS(g_err, "y: the store has no such space");
+	assert_int_equal(fake.blocks_count, 1);
 	assert_int_equal(RUN("space", "drop", "--space", "x"), CLI_OK);
 	assert_int_equal(fake.blocks_count, 0);
 	assert_int_equal(RUN("put", "k", "/nowhere/file"), CLI_UNREACHED);
