@@ -6,6 +6,8 @@
  *             record lock is not inherited, but ends when the process closes *any* descriptor of the file: so it is on a file that
  *             nobody else opens, and this table of the process makes that one descriptor. The O_EXCL claim would be inherited:
  *             a handler closes it in the child.
+ * Two names:  a hard link, or a file that is bound into two containers, has its ".lock" twice. So the image itself is locked too, by an
+ *             open-file-description lock, which the handler closes in the child as well.
  * Threads:    any; one mutex, which forks find free.
  * Ownership:  several devices of one process may hold the same lock (shards on one drive); it ends with the last of them. The
  *             ".lock" file stays: removing it would race with the next owner's opening.
@@ -28,6 +30,7 @@ struct io_device_lock {
 	ino_t ino;
 	unsigned refs;
 	int fd;
+	int image_fd; /* -1 for a block device */
 	bool stale; /* inherited by a fork: the parent's, not ours */
 };
 
@@ -52,16 +55,26 @@ fork_parent(void)
 }
 
 static void
+lock_close(struct io_device_lock *lock)
+{
+	if (lock->fd >= 0) {
+		(void)close(lock->fd);
+	}
+	if (lock->image_fd >= 0) {
+		(void)close(lock->image_fd);
+	}
+	lock->fd = -1;
+	lock->image_fd = -1;
+}
+
+static void
 fork_child(void)
 {
 	struct io_device_lock *lock;
 
 	list_for_each_entry(lock, &g_locks.locks, link) {
-		if (!lock->stale) {
-			lock->stale = true;
-			(void)close(lock->fd);
-			lock->fd = -1;
-		}
+		lock->stale = true;
+		lock_close(lock);
 	}
 	(void)pthread_mutex_unlock(&g_locks.mutex);
 }
@@ -89,6 +102,29 @@ lock_beside_file(const char *path, mode_t mode, int *ret_fd)
 		return -errno;
 	}
 	if (fcntl(fd, F_SETLK, &fl) != 0) {
+		rc = errno == EACCES || errno == EAGAIN ? -EBUSY : -errno;
+		(void)close(fd);
+		return rc;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+static int
+lock_image(const char *path, int *ret_fd)
+{
+	struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = open(path, O_RDWR | O_CLOEXEC), rc;
+
+	if (fd < 0 && (errno == EACCES || errno == EROFS)) {
+		/* Who may only read it still must not read what another one writes. */
+		fl.l_type = F_RDLCK;
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	if (fd < 0) {
+		return -errno;
+	}
+	if (fcntl(fd, F_OFD_SETLK, &fl) != 0) {
 		rc = errno == EACCES || errno == EAGAIN ? -EBUSY : -errno;
 		(void)close(fd);
 		return rc;
@@ -138,9 +174,15 @@ lock_take_locked(const char *path, const struct stat *st, bool block_device,
 	if (lock == NULL) {
 		return -ENOMEM;
 	}
+	lock->fd = -1;
+	lock->image_fd = -1;
 	rc = block_device ? lock_block_device(path, &lock->fd)
 			  : lock_beside_file(path, st->st_mode, &lock->fd);
+	if (rc == 0 && !block_device) {
+		rc = lock_image(path, &lock->image_fd);
+	}
 	if (rc != 0) {
+		lock_close(lock);
 		free(lock);
 		return rc;
 	}
@@ -178,9 +220,7 @@ device_lock_release(struct io_device_lock *lock)
 	HR_ASSERT(lock->refs > 0);
 	if (--lock->refs == 0) {
 		list_del(&lock->link);
-		if (lock->fd >= 0) {
-			(void)close(lock->fd);
-		}
+		lock_close(lock);
 		free(lock);
 	}
 	(void)pthread_mutex_unlock(&g_locks.mutex);

@@ -613,6 +613,22 @@ lock_excludes_other_processes(void **state)
 	io_device_close(first);
 }
 
+/* A second name, as a container has it where one file is bound into it, is not a second device. */
+static void
+lock_excludes_other_names(void **state)
+{
+	struct fixture *f = *state;
+	struct io_device *device = device_open(f, IO_DEVICE_LOCK);
+	char path[128], other[160];
+
+	device_path(f, path, sizeof(path));
+	(void)snprintf(other, sizeof(other), "%s.other", path);
+	assert_int_equal(link(path, other), 0);
+	assert_int_equal(lock_from_a_child(f, other), -EBUSY);
+	io_device_close(device);
+	assert_int_equal(lock_from_a_child(f, other), 0);
+}
+
 /* A process takes the lock, forks a child that stays, and dies: the lock is free while that child lives. */
 static void
 lock_ends_with_its_process(void **state)
@@ -710,6 +726,7 @@ main(void)
 		BODY_REAL(block_device),
 		BODY(open_errors),
 		BODY_REAL(lock_excludes_other_processes),
+		BODY_REAL(lock_excludes_other_names),
 		BODY_REAL(lock_ends_with_its_process),
 		BODY_REAL(lock_is_not_inherited),
 	};
