@@ -40,6 +40,7 @@ struct worker {
 	struct bench_key *keys; /* by slot and item */
 	struct prng prng;
 	uint64_t next, end; /* of a pass over the working set: every threads-th key */
+	bool warming;	    /* a pass that reads */
 	uint64_t stop_us;   /* of a timed run; 0: a pass */
 	uint64_t put_count;
 	struct bench_result result;
@@ -91,10 +92,30 @@ set_item(struct worker *worker, struct pipe_slot *slot, uint32_t i, const char *
 	slot->items[i] = (struct hr_item){ .key = key->text, .key_len = key->len };
 }
 
+/* The first worker speaks for all: they are about as far. */
+static void
+tell_progress(const struct worker *worker, const char *what, uint64_t done, uint64_t total)
+{
+	const struct bench_options *options = worker->options;
+
+	if (worker->number == 0 && options->progress_cb != NULL) {
+		options->progress_cb(options->cb_arg, what, done, total);
+	}
+}
+
 static bool
 time_is_up(const struct worker *worker)
 {
-	return worker->stop_us != 0 && cli_now_us() >= worker->stop_us;
+	uint64_t now_us = cli_now_us(), us = worker->options->us;
+
+	if (worker->stop_us == 0) {
+		return false;
+	}
+	if (now_us >= worker->stop_us) {
+		return true;
+	}
+	tell_progress(worker, "measuring", us - HR_MIN(worker->stop_us - now_us, us), us);
+	return false;
 }
 
 static uint32_t
@@ -128,6 +149,8 @@ pass_fill(void *arg, struct pipe_slot *slot)
 		worker->next += worker->options->threads;
 		count++;
 	}
+	tell_progress(worker, worker->warming ? "warming up" : "storing the working set",
+		      worker->next, worker->end);
 	return count;
 }
 
@@ -272,6 +295,7 @@ worker_pass(struct worker *worker, enum hr_op op)
 	worker->stop_us = 0;
 	worker->next = worker->number;
 	worker->end = worker->keys_count;
+	worker->warming = op != HR_OP_PUT;
 	return worker_run(worker, op, op == HR_OP_PUT ? pass_put_fill : pass_fill);
 }
 

@@ -31,6 +31,9 @@ struct bench_options {
 	uint64_t deadline_us;
 	uint32_t ready_ms;
 	uint64_t seed; /* of the keys; 0: new ones each time */
+	/* Called now and then from the thread of bench_run(); NULL: nobody watches. */
+	void (*progress_cb)(void *arg, const char *what, uint64_t done, uint64_t total);
+	void *cb_arg;
 };
 
 struct bench_result {

@@ -6,13 +6,14 @@
 #include "cli/bench.h"
 #include "cli/block_values.h"
 #include "cli/commands.h"
+#include "cli/progress.h"
 
 struct bench_values {
 	struct store_values store;
 	int op, tier, ack;
 	uint64_t size, depth, batch, threads, working_set, deadline_us, seed;
 	double seconds;
-	bool json, no_verify;
+	bool json, no_verify, quiet;
 };
 
 static const enum hr_op ops[] = { HR_OP_GET, HR_OP_PUT, HR_OP_EXISTS };
@@ -106,6 +107,24 @@ warn_of_tier(const struct bench_values *values, const struct bench_result *resul
 	}
 }
 
+/* A run of nothing but errors measured nothing. */
+static int
+tell_errors(const struct bench_result *result)
+{
+	int most = HR_REASON_NONE;
+
+	for (int i = 1; i < HR_REASON_COUNT; i++) {
+		most = result->reasons[i] > result->reasons[most] ? i : most;
+	}
+	if (result->errors == 0) {
+		return CLI_OK;
+	}
+	return cli_fail(result->ops == 0 ? cli_exit_of_reason(most) : CLI_OK,
+			"bench: %llu of %llu operations failed, most of them as %s",
+			(unsigned long long)result->errors,
+			(unsigned long long)(result->errors + result->ops), hr_reason_name(most));
+}
+
 static int
 show(const struct bench_values *values, const struct bench_result *result)
 {
@@ -123,13 +142,26 @@ show(const struct bench_values *values, const struct bench_result *result)
 		return cli_fail(CLI_DAMAGED, "bench: %llu wrong bytes",
 				(unsigned long long)result->wrong_bytes);
 	}
-	return CLI_OK;
+	return tell_errors(result);
+}
+
+static void
+show_progress(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	struct progress *progress = arg;
+
+	if (strcmp(progress->what, what) != 0) {
+		progress_end(progress);
+		progress_start(progress, what, false);
+	}
+	progress_show(progress, done, total, NULL);
 }
 
 static int
 run(const void *values_arg, int argc, char **argv)
 {
 	const struct bench_values *values = values_arg;
+	struct progress progress;
 	const struct bench_options options = {
 		.url = values->store.url,
 		.token_file = values->store.token_file,
@@ -146,6 +178,8 @@ run(const void *values_arg, int argc, char **argv)
 		.deadline_us = values->deadline_us,
 		.ready_ms = (uint32_t)(values->store.timeout_us / 1000),
 		.seed = values->seed,
+		.progress_cb = values->quiet ? NULL : show_progress,
+		.cb_arg = &progress,
 	};
 	char detail[BENCH_DETAIL_BYTES];
 	struct bench_result *result;
@@ -164,7 +198,9 @@ run(const void *values_arg, int argc, char **argv)
 	if (result == NULL) {
 		return cli_fail(CLI_UNREACHED, "out of memory");
 	}
+	progress_start(&progress, "", values->quiet);
 	rc = bench_run(&options, result, detail);
+	progress_end(&progress);
 	rc = rc != 0 ? cli_fail(cli_exit_of_error(rc), "bench: %s", detail) : show(values, result);
 	free(result);
 	return rc;
@@ -202,6 +238,7 @@ static const struct option options[] = {
 	OPTION(bench_values, seed, "seed", OPTION_UINT, NULL,
 	       "of the keys (default: new keys each time)"),
 	OPTION(bench_values, json, "json", OPTION_BOOL, NULL, "print one JSON object"),
+	OPTION(bench_values, quiet, "quiet", OPTION_BOOL, NULL, "no progress bar"),
 };
 static const struct cli_example examples[] = {
 	{ "headrace bench --url tcp:127.0.0.1:7450 --op get --size 1MiB --depth 16 --seconds 5 --tier dram",
@@ -220,5 +257,6 @@ const struct cli_command cmd_bench = {
 	.values_bytes = sizeof(struct bench_values),
 	.examples = examples,
 	.examples_count = ARRAY_SIZE(examples),
+	.exits = "When no operation succeeds, the code of the most frequent reason.",
 	.run = run,
 };

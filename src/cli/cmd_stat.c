@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "cli/stat_summary.h"
 #include "cli/stat_text.h"
 #include "cli/store.h"
 
@@ -43,7 +44,11 @@ show(const struct stat_values *values, const json_t *now, const json_t *before, 
 		if (values->watch_us != 0 && isatty(STDOUT_FILENO)) {
 			fputs("\033[H\033[2J", stdout);
 		}
-		stat_text_print(now, before, seconds, values->all, stdout);
+		if (values->all) {
+			stat_text_print(now, before, seconds, stdout);
+		} else {
+			stat_summary_print(now, before, seconds, stdout);
+		}
 		if (values->watch_us != 0 && !isatty(STDOUT_FILENO)) {
 			putchar('\n');
 		}
@@ -108,10 +113,12 @@ static const struct option options[] = {
 	       .min = 1000),
 	OPTION(stat_values, count, "count", OPTION_UINT, NULL,
 	       "with --watch: end after so many looks (default: never)", .min = 1),
-	OPTION(stat_values, all, "all", OPTION_BOOL, NULL, "show what is zero, too"),
+	OPTION(stat_values, all, "all", OPTION_BOOL, NULL,
+	       "show every counter (docs/ops/stat.md), instead of a summary"),
 };
 static const struct cli_example examples[] = {
-	{ "headrace stat --url tcp:127.0.0.1:7450", "an outline of all counters that are not zero" },
+	{ "headrace stat --url tcp:127.0.0.1:7450",
+	  "a summary: room, hits, misses, queues, problems, spaces" },
 	{ "headrace stat --watch 1s", "live, of the store in $HEADRACE_URL" },
 	{ "headrace stat --url unix:/run/headrace.sock --json | jq .", "for scripts" },
 };

@@ -8,7 +8,6 @@ enum { NAME_COLUMNS = 34, DEPTH_MAX = 16 };
 struct printer {
 	FILE *out;
 	double seconds;
-	bool all;
 };
 
 static bool
@@ -33,9 +32,8 @@ has_rate(const char *name, const json_t *value)
 	       !ends_with(name, "_max");
 }
 
-/* "123456" as "123,456"; with the unit where the name tells it. */
-static void
-format_number(const char *name, double value, bool whole, char *ret, size_t ret_bytes)
+void
+stat_text_number(const char *name, double value, bool whole, char *ret, size_t ret_bytes)
 {
 	char text[SIZE_TEXT_BYTES], digits[48];
 	size_t n = 0;
@@ -68,20 +66,17 @@ print_scalar(const struct printer *printer, const char *name, const json_t *now,
 		double value = json_number_value(now);
 		double grown = json_is_number(before) ? value - json_number_value(before) : 0;
 
-		if (value == 0 && grown == 0 && !printer->all) {
-			return;
-		}
-		format_number(name, value, json_is_integer(now), text, sizeof(text));
+		stat_text_number(name, value, json_is_integer(now), text, sizeof(text));
 		fprintf(printer->out, "%*s%-*s %16s", depth * 2, "", NAME_COLUMNS - depth * 2, name,
 			text);
 		if (grown != 0 && printer->seconds > 0 && has_rate(name, now)) {
-			format_number(name, grown / printer->seconds, false, text, sizeof(text));
+			stat_text_number(name, grown / printer->seconds, false, text, sizeof(text));
 			fprintf(printer->out, "  %s%s/s", grown > 0 ? "+" : "", text);
 		}
 		fputc('\n', printer->out);
 		return;
 	}
-	if (json_is_null(now) || (json_is_false(now) && !printer->all)) {
+	if (json_is_null(now)) {
 		return;
 	}
 	fprintf(printer->out, "%*s%-*s %16s\n", depth * 2, "", NAME_COLUMNS - depth * 2, name,
@@ -96,33 +91,6 @@ is_scalar(const json_t *value)
 	return !json_is_object(value) && !json_is_array(value);
 }
 
-/* Whether there is anything to say: an object of zeroes is not worth its heading. */
-static bool
-says_something(const json_t *value)
-{
-	const char *name;
-	json_t *child;
-	size_t i;
-
-	if (is_scalar(value)) {
-		return json_is_string(value) || json_is_true(value) ||
-		       (json_is_number(value) && json_number_value(value) != 0);
-	}
-	json_object_foreach((json_t *)value, name, child)
-	{
-		if (says_something(child)) {
-			return true;
-		}
-	}
-	json_array_foreach(value, i, child)
-	{
-		if (says_something(child)) {
-			return true;
-		}
-	}
-	return false;
-}
-
 static void
 print_children(const struct printer *printer, const json_t *now, const json_t *before, int depth);
 
@@ -133,7 +101,7 @@ print_nested(const struct printer *printer, const char *name, const json_t *now,
 	json_t *child;
 	size_t i;
 
-	if (depth >= DEPTH_MAX || (!printer->all && !says_something(now))) {
+	if (depth >= DEPTH_MAX) {
 		return;
 	}
 	if (json_is_object(now)) {
@@ -176,9 +144,9 @@ print_children(const struct printer *printer, const json_t *now, const json_t *b
 }
 
 void
-stat_text_print(const json_t *now, const json_t *before, double seconds, bool all, FILE *out)
+stat_text_print(const json_t *now, const json_t *before, double seconds, FILE *out)
 {
-	const struct printer printer = { .out = out, .seconds = seconds, .all = all };
+	const struct printer printer = { .out = out, .seconds = seconds };
 
 	print_children(&printer, now, before, 0);
 }

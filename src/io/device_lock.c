@@ -31,7 +31,7 @@ struct io_device_lock {
 	unsigned refs;
 	int fd;
 	int image_fd; /* -1 for a block device */
-	bool stale; /* inherited by a fork: the parent's, not ours */
+	bool stale;   /* inherited by a fork: the parent's, not ours */
 };
 
 static struct {
