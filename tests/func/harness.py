@@ -107,6 +107,7 @@ class Daemon:
         self.listen = list(listen)
         self.log_path = self.folder / "headraced.log"
         self.process = None
+        self.log_start = 0  # Where the log of this start begins.
         self.ready_s = None
 
     @property
@@ -138,6 +139,7 @@ class Daemon:
 
     def start(self, wait=True):
         started = time.monotonic()
+        self.log_start = len(self.log())
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                                             env=environment(self.env), cwd=self.folder)
@@ -163,9 +165,10 @@ class Daemon:
             return 0, str(error)
 
     def wait_ready(self, seconds=WATCHDOG_S):
+        """Until it serves and has said so: the line may come after the page, and whoever counts lines starts from a log at rest."""
         def ready():
             assert self.running(), f"headraced ended with {self.process.returncode}: {self.log()[-3000:]}"
-            return self.get("/healthz")[0] == 200
+            return self.get("/healthz")[0] == 200 and " event=ready " in self.log()[self.log_start:]
 
         wait_for("headraced is ready", ready, seconds)
 

@@ -130,7 +130,7 @@ def test_no_option_at_all(work):
     env = environment({"XDG_DATA_HOME": str(work)})
 
     def run(check):
-        process = subprocess.Popen([program("headraced")], stdout=subprocess.PIPE, stderr=open(work / "log", "ab"), env=env, cwd=work)
+        process = subprocess.Popen([program("headraced")], stdout=subprocess.PIPE, stderr=open(work / "log", "wb"), env=env, cwd=work)
         try:
             os.set_blocking(process.stdout.fileno(), False)
             text = [b""]
