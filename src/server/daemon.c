@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -342,6 +343,18 @@ help_print(const struct option_set *set)
 	    "\nExit codes: 0 stopped as asked; 1 could not start; 2 the command line or configuration is not usable.\n");
 }
 
+/* As many open files as the hard limit allows: the soft one is 1,024 nearly everywhere, for the sake of programs with select(). */
+static void
+descriptors_raise(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 static int
 usage_error(const struct errbuf *err)
 {
@@ -374,6 +387,7 @@ daemon_main(int argc, char **argv)
 		return DAEMON_OK;
 	}
 	log_set_level((enum log_level)daemon.config.log_level);
+	descriptors_raise();
 	/* Before any thread is there, so that all have them blocked. */
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);

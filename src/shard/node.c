@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,7 +15,13 @@
 #include "base/log.h"
 #include "shard/node_impl.h"
 
-enum { DRAM_BYTES_MIN = 8 << 20, DEVICE_WAIT_MS = 10000 };
+enum {
+	DRAM_BYTES_MIN = 8 << 20,
+	DEVICE_WAIT_MS = 10000,
+	/* HTTP's 64 connections, loops, listeners: what a node has open beside its own connections, devices and memfds. */
+	DESCRIPTORS_OTHER = 128,
+	CONNS_FEW = 16,
+};
 
 /* -- waiting and sending ------------------------------------------------------------------------------------------------------- */
 
@@ -432,6 +439,34 @@ threads_wanted(const struct node *node, unsigned shards_count)
 	return HR_MAX(1u, HR_MIN(HR_MIN(count, shards_count), (unsigned)NODE_THREADS_MAX));
 }
 
+/* Connections come to their bound before the process comes to that of its descriptors: who asks beyond the first is told, beyond
+ * the second nothing is accepted any more, the health page's connections neither. */
+static void
+conns_fit(struct node *node)
+{
+	uint32_t *conns_max = &node->options.shard.conns_max;
+	uint64_t others = DESCRIPTORS_OTHER + UINT64_C(4) * node->options.devices_count +
+			  node->options.dram_bytes / GiB(1);
+	struct rlimit limit;
+	uint64_t fit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+		return;
+	}
+	fit = (limit.rlim_cur - HR_MIN((uint64_t)limit.rlim_cur, others)) / node->threads_count;
+	fit = HR_MAX(fit - HR_MIN(fit, (uint64_t)SHARD_CONNS_SLACK), (uint64_t)CONNS_FEW);
+	if (*conns_max == 0) {
+		*conns_max = SHARD_CONNS_MAX_DEFAULT;
+	}
+	if (*conns_max > fit) {
+		log_warn(
+		    "fewer_connections",
+		    "conns_max=%u wanted=%u limit_nofile=%llu note=\"the limit of open files allows no more\"",
+		    (unsigned)fit, *conns_max, (unsigned long long)limit.rlim_cur);
+		*conns_max = (uint32_t)fit;
+	}
+}
+
 static void
 shard_place(struct node *node, struct node_shard *ns, struct node_thread *thread)
 {
@@ -466,6 +501,7 @@ shards_open(struct node *node, struct opening *opening, char detail[DETAIL_BYTES
 		weights += ns->slice.weight;
 	}
 	node->threads_count = threads_wanted(node, count);
+	conns_fit(node);
 	for (unsigned i = 0; i < node->threads_count; i++) {
 		node->threads[i].node = node;
 		node->threads[i].idx = i;

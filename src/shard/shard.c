@@ -16,7 +16,7 @@
 static void
 options_fill(struct shard_options *options)
 {
-	OR_DEFAULT(options->conns_max, 4096u);
+	OR_DEFAULT(options->conns_max, (uint32_t)SHARD_CONNS_MAX_DEFAULT);
 	OR_DEFAULT(options->requests_max, 1024u);
 	OR_DEFAULT(options->request_bytes_max, MiB(128));
 	OR_DEFAULT(options->output_bytes_max, MiB(64));
@@ -161,7 +161,7 @@ shard_accept(struct shard *shard, struct io_conn *conn)
 	struct session *session;
 
 	if (shard->draining ||
-	    shard->stat.conns_now >= (uint64_t)shard->options.conns_max + CONNS_SLACK ||
+	    shard->stat.conns_now >= (uint64_t)shard->options.conns_max + SHARD_CONNS_SLACK ||
 	    session_create(shard, conn, &session) != 0) {
 		shard->stat.conns_refused++;
 		log_warn("connection_refused", "peer=%s conns=%llu", io_conn_peer(conn),

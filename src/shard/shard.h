@@ -19,6 +19,11 @@
 
 struct shard; /* one per thread; serves one or more engines */
 
+enum {
+	SHARD_CONNS_MAX_DEFAULT = 4096,
+	SHARD_CONNS_SLACK = 64, /* beyond conns_max that are told so, not just closed */
+};
+
 struct shard_options {
 	uint8_t node_uuid[16];
 	const char *

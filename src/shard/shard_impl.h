@@ -46,7 +46,6 @@ enum {
 	SPACES_OPEN_MAX = 4096, /* of a connection */
 	STATS_PENDING_MAX = 64,
 	STAGING_REGIONS_MAX = 16,
-	CONNS_SLACK = 64, /* beyond conns_max that are told so, not just closed */
 };
 #define STAGING_BYTES_MAX GiB(1)
 

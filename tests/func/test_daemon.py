@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import urllib.request
+from pathlib import Path
 
 import libheadrace as lib
 import pytest
+import wire
 from blocks import assert_all_there, fill, key_of, look
 from harness import (GIB, MIB, WATCHDOG_S, Daemon, cli, cli_ok, environment, format_image, free_port, program, wait_for)
 
@@ -295,6 +297,32 @@ def test_reload_devices(work, start_daemon):
             assert sum(reason == "none" for reason in look(client.space("reload"), keys, 3000).values()) > 20
     finally:
         daemon.kill()
+
+
+def test_open_files(work, start_daemon):
+    """The soft limit of open files is raised to the hard one. Where that is too low for conns_max, fewer connections are taken: who asks
+    beyond them is told, and the health page goes on answering."""
+    format_image(work / "image", 64 * MIB)
+    daemon = start_daemon(work, [work / "image"], wrap=["sh", "-c", 'ulimit -Sn 64; ulimit -Hn 300; exec "$@"', "sh"])
+    assert re.search(r"^Max open files +300 +300 ", Path(f"/proc/{daemon.process.pid}/limits").read_text(), re.MULTILINE)
+    said = re.findall(r"level=warn .*event=fewer_connections conns_max=(\d+) wanted=4096 limit_nofile=300 ", daemon.log())
+    assert len(said) == 1 and 16 <= int(said[0]) <= 150, daemon.log()
+    connections = []
+    try:
+        with pytest.raises(wire.Refused) as refused:
+            while len(connections) < 300:
+                connections.append(wire.Connection(daemon.tcp))
+        assert wire.FRAME_STATUS[refused.value.status] == "too many connections" and len(connections) == int(said[0])
+        silent = [wire.Connection(daemon.tcp, hello=False) for _ in range(100)]
+        assert daemon.get("/healthz")[0] == 200
+        assert daemon.metric("headrace_connections_refused_total") >= 1
+        connections[0].call(wire.PING)
+        for one in silent:
+            one.close()
+    finally:
+        for one in connections:
+            one.close()
+    wait_for("a new one is taken", lambda: cli("stat", "--url", daemon.tcp, "--json").returncode == 0)
 
 
 def test_says_when_it_is_ready(work):
