@@ -1,8 +1,11 @@
 /* conn.c - listeners, connects and conns, as far as all net backends do the same. */
+#define HR_LOG_COMPONENT "io"
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/error.h"
+#include "base/log.h"
 #include "io/net_socket.h"
 
 void
@@ -270,6 +273,17 @@ io_listen(struct io *io, const char *address, io_accept_cb cb, void *arg,
 	io->listeners_count++;
 	*ret_listener = listener;
 	return 0;
+}
+
+void
+io_accept_failed(struct io_listener *listener, int rc)
+{
+	listener->io->counters.net_accepts_failed++;
+	if (!listener->starved) {
+		listener->starved = true;
+		log_warn("accept_failed", "address=%s error=\"%s\" note=\"clients wait\"",
+			 listener->address, error_text(rc));
+	}
 }
 
 void

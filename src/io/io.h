@@ -58,6 +58,7 @@ struct io_counters {
 	uint64_t device_queue_high, device_queue_refused;
 	uint64_t registered_bytes; /* now; see io_memory_register() */
 	uint64_t net_recv_bytes, net_send_bytes;
+	uint64_t net_accepts_failed; /* no descriptor or no memory for a connection that wanted in */
 };
 
 int io_create(const struct io_options *options, struct io **ret_io);

@@ -163,6 +163,7 @@ struct io_listener {
 	struct io_task task;
 	struct io_pollee pollee;
 	struct io_timer pause; /* out of descriptors: accepting again later */
+	bool starved; /* the last accept failed for want of descriptors or memory, and that was said */
 	unsigned backend_refs;
 	int accepted_fd; /* io_uring: taken, callback not yet run; -1 = none */
 	void *priv;
@@ -232,6 +233,8 @@ void io_stream_op_finish(struct io_stream_op *op, int64_t result);
 void io_connect_finish(struct io_connect *connect, int rc, struct io_conn *conn);
 void io_connect_release(struct io_connect *connect); /* buries it once nothing points to it */
 void io_listener_release(struct io_listener *listener);
+/* Counts, and says it once until an accept succeeds again: a lack that lasts is one event. */
+void io_accept_failed(struct io_listener *listener, int rc);
 void io_fds_close(int *fds, unsigned *count);
 
 /* -- the reactor -------------------------------------------------------------------------------------------------------------- */

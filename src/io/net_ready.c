@@ -322,10 +322,12 @@ listener_run(struct io *io, struct io_task *task)
 		if (fd < 0) {
 			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
 			    errno == ENOBUFS) {
+				io_accept_failed(listener, -errno);
 				listener_pause(listener);
 			}
 			return;
 		}
+		listener->starved = false;
 		if (io_conn_create(io, fd, &conn) != 0) {
 			(void)close(fd);
 			continue;

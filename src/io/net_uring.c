@@ -302,6 +302,7 @@ accept_complete(struct io *io, struct ring_req *req, int res)
 	} else if (res >= 0) {
 		io_task_queue(io, &listener->task);
 	} else if (res == -EMFILE || res == -ENFILE || res == -ENOMEM || res == -ENOBUFS) {
+		io_accept_failed(listener, res);
 		io_timer_set(io, &listener->pause, io_now_us(io) + ACCEPT_PAUSE_US, accept_arm,
 			     listener);
 	} else {
@@ -317,6 +318,7 @@ listener_run(struct io *io, struct io_task *task)
 	struct io_conn *conn;
 
 	listener->accepted_fd = -1;
+	listener->starved = false;
 	accept_arm(listener);
 	if (io_conn_create(io, fd, &conn) != 0) {
 		(void)close(fd);

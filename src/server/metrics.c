@@ -41,6 +41,7 @@ static const struct metric_row rows[] = {
 	{ OF_NODE, GAUGE, "io_registered_bytes", "io.registered_bytes", NULL, "Memory that is pinned for device operations (io_uring)" },
 	{ OF_NODE, COUNTER, "net_receive_bytes_total", "io.net_recv_bytes", NULL, "Bytes received" },
 	{ OF_NODE, COUNTER, "net_send_bytes_total", "io.net_send_bytes", NULL, "Bytes sent" },
+	{ OF_NODE, COUNTER, "net_accepts_failed_total", "io.net_accepts_failed", NULL, "Times that a connection could not be taken for want of open files or memory; it waits" },
 	{ OF_NODE, GAUGE, "connections", "sessions.conns_now", NULL, "Connections" },
 	{ OF_NODE, COUNTER, "connections_total", "sessions.conns_total", NULL, "Connections accepted or taken over from another thread" },
 	{ OF_NODE, COUNTER, "connections_refused_total", "sessions.conns_refused", NULL, "Connections refused: too many, wrong shard or version, draining" },

@@ -205,6 +205,7 @@ io_json(const struct io_counters *io)
 	IO_SET(registered_bytes);
 	IO_SET(net_recv_bytes);
 	IO_SET(net_send_bytes);
+	IO_SET(net_accepts_failed);
 #undef IO_SET
 	return object;
 }
@@ -223,6 +224,7 @@ io_add(struct io_counters *to, const struct io_counters *from)
 	to->registered_bytes += from->registered_bytes;
 	to->net_recv_bytes += from->net_recv_bytes;
 	to->net_send_bytes += from->net_send_bytes;
+	to->net_accepts_failed += from->net_accepts_failed;
 }
 
 static void

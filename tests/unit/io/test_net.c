@@ -8,9 +8,11 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "base/log.h"
 #include "base/prng.h"
 
 /* -- helpers -------------------------------------------------------------------------------------------------------------------- */
@@ -766,6 +768,73 @@ listener_closed_by_its_callback(void **state)
 	run_turns(f->io, 3);
 }
 
+static void
+accept_and_end_cb(void *arg, struct io_conn *conn)
+{
+	accept_cb(arg, conn);
+	io_conn_close(conn);
+}
+
+static void
+count_line(void *arg, enum log_level level, const char *line, size_t len)
+{
+	unsigned *lines = arg;
+
+	(void)level;
+	(void)len;
+	*lines += strstr(line, "event=accept_failed") != NULL;
+}
+
+/* No descriptor is left for who wants in: counted, said once, and taken as soon as there is one. */
+static void
+listener_without_descriptors(void **state)
+{
+	struct fixture *f = *state;
+	struct sockaddr_in to = { .sin_family = AF_INET };
+	int fds[2] = { socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+		       socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) };
+	struct rlimit old, limit;
+	struct io_counters counters;
+	unsigned lines = 0, i;
+	struct server s = { 0 };
+
+	assert_int_equal(io_listen(f->io, "tcp:127.0.0.1:0", accept_and_end_cb, &s, &s.listener), 0);
+	run_turns(f->io, 2);
+	to.sin_port = htons((uint16_t)atoi(strrchr(io_listener_address(s.listener), ':') + 1));
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	log_set_sink(count_line, &lines);
+	log_set_level(LOG_WARN);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	limit = old;
+	limit.rlim_cur = (rlim_t)dup(fds[0]); /* the lowest that is free */
+	(void)close((int)limit.rlim_cur);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	/* io_uring takes the first one: the limit of an accept is that of when it was asked for. */
+	assert_int_equal(connect(fds[0], (struct sockaddr *)&to, sizeof(to)), 0);
+	assert_int_equal(connect(fds[1], (struct sockaddr *)&to, sizeof(to)), 0);
+	for (i = 0; i < 1000; i++) {
+		assert_true(io_run(f->io, 20000) >= 0);
+		io_counters_get(f->io, &counters);
+		if (counters.net_accepts_failed >= 3) {
+			break;
+		}
+	}
+	assert_true(counters.net_accepts_failed >= 3);
+	assert_int_equal(lines, 1);
+	assert_true(s.times < 2);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	while (s.times < 2) {
+		s.accepted = false;
+		run_until(f->io, &s.accepted);
+	}
+	log_set_level(LOG_NONE);
+	log_set_sink(NULL, NULL);
+	io_listener_close(s.listener);
+	(void)close(fds[0]);
+	(void)close(fds[1]);
+	run_turns(f->io, 3);
+}
+
 /* -- descriptors -------------------------------------------------------------------------------------------------------------------- */
 
 static int
@@ -1081,6 +1150,7 @@ main(void)
 		BODY(bad_addresses),
 		BODY(address_in_use),
 		BODY(listener_closed_by_its_callback),
+		BODY_REAL(listener_without_descriptors),
 		BODY(descriptors_are_passed),
 		BODY(descriptors_have_limits),
 		BODY(conn_moves_to_another_io),
