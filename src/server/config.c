@@ -43,7 +43,7 @@ const struct option config_options[] = {
 	OPTION(config, request_bytes_max, "request-bytes-max", OPTION_SIZE, "128MiB", "put payload under way per connection; more is busy", .min = 4 << 20, .max = MAX32),
 	OPTION(config, output_bytes_max, "output-bytes-max", OPTION_SIZE, "64MiB", "answers queued per connection; then nothing more is read from it", .min = 65536, .max = UINT64_C(1) << 36),
 	OPTION(config, borrow_bytes_max, "borrow-bytes-max", OPTION_SIZE, "0", "pages borrowed per connection; 0 = a quarter of the DRAM tier"),
-	OPTION(config, stalled_reader_s, "stalled-reader-s", OPTION_UINT, "30", "seconds after which a peer that takes nothing is ended", .min = 1, .max = 86400),
+	OPTION(config, stalled_reader_s, "stalled-reader-s", OPTION_UINT, "30", "seconds after which a peer that takes nothing, or stops within a frame, is ended", .min = 1, .max = 86400),
 	OPTION(config, hello_timeout_s, "hello-timeout-s", OPTION_UINT, "10", "seconds within which a peer must have said HELLO", .min = 1, .max = 3600),
 	OPTION(config, drain_ms, "drain-ms", OPTION_UINT, "500", "milliseconds that what is under way gets to finish at the stop", .max = 600000),
 };

@@ -47,7 +47,7 @@ static const struct metric_row rows[] = {
 	{ OF_NODE, COUNTER, "connections_refused_total", "sessions.conns_refused", NULL, "Connections refused: too many, wrong shard or version, draining" },
 	{ OF_NODE, COUNTER, "connections_handed_over_total", "sessions.conns_handed_over", NULL, "Connections handed to another thread at HELLO" },
 	{ OF_NODE, COUNTER, "connections_ended_bad_input_total", "sessions.conns_ended_bad_input", NULL, "Connections ended because the peer broke the protocol" },
-	{ OF_NODE, COUNTER, "connections_ended_stalled_total", "sessions.conns_ended_stalled", NULL, "Connections ended because the peer took nothing" },
+	{ OF_NODE, COUNTER, "connections_ended_stalled_total", "sessions.conns_ended_stalled", NULL, "Connections ended because the peer took nothing, or stopped within a frame" },
 	{ OF_NODE, COUNTER, "connections_ended_hello_timeout_total", "sessions.conns_ended_hello_timeout", NULL, "Connections ended because the peer said no HELLO" },
 	{ OF_NODE, COUNTER, "connections_ended_error_total", "sessions.conns_ended_error", NULL, "Connections ended by an error of the network" },
 	{ OF_NODE, COUNTER, "requests_total", "sessions.requests", "op", "Requests" },

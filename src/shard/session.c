@@ -8,16 +8,29 @@
 #include "shard/shard_impl.h"
 
 static void session_receive(struct session *session);
+static void session_timer_cb(void *arg);
 static void session_send(struct session *session);
 
 /* -- life -------------------------------------------------------------------------------------------------------------------- */
+
+static void
+session_timer_arm(struct session *session, uint64_t at_us)
+{
+	if (session->timer.heap_idx == 0) {
+		io_timer_set(session->shard->io, &session->timer, at_us, session_timer_cb, session);
+	}
+}
 
 static void
 session_timer_cb(void *arg)
 {
 	struct session *session = arg;
 	struct shard *shard = session->shard;
-	uint64_t now_us = io_now_us(shard->io);
+	uint64_t reader_at_us = session->sending ? session->stall_at_us : UINT64_MAX;
+	uint64_t sender_at_us = session->receiving && session->frame_stall_at_us != 0
+				    ? session->frame_stall_at_us
+				    : UINT64_MAX;
+	uint64_t at_us = HR_MIN(reader_at_us, sender_at_us);
 
 	if (session->state == SESSION_HELLO && !session->sending) {
 		shard->stat.conns_ended_hello_timeout++;
@@ -26,19 +39,25 @@ session_timer_cb(void *arg)
 		session_end(session);
 		return;
 	}
-	if (!session->sending) {
+	if (at_us == UINT64_MAX) {
 		return;
 	}
 	/* The timer is not moved with every send: it looks when it runs. */
-	if (now_us < session->stall_at_us) {
-		io_timer_set(shard->io, &session->timer, session->stall_at_us, session_timer_cb,
-			     session);
+	if (io_now_us(shard->io) < at_us) {
+		session_timer_arm(session, at_us);
 		return;
 	}
 	shard->stat.conns_ended_stalled++;
-	log_warn("stalled_reader", "conn=%llu peer=%s output_bytes=%llu",
-		 (unsigned long long)session->id, io_conn_peer(session->conn),
-		 (unsigned long long)session->output_bytes);
+	if (at_us == reader_at_us) {
+		log_warn("stalled_reader", "conn=%llu peer=%s output_bytes=%llu",
+			 (unsigned long long)session->id, io_conn_peer(session->conn),
+			 (unsigned long long)session->output_bytes);
+	} else {
+		log_warn("stalled_sender", "conn=%llu peer=%s op=%s put_bytes=%llu",
+			 (unsigned long long)session->id, io_conn_peer(session->conn),
+			 session->rx == RX_HEADER ? "none" : wire_op_name(session->rx_header.op),
+			 (unsigned long long)session->put_bytes);
+	}
 	session_end(session);
 }
 
@@ -426,10 +445,7 @@ session_send(struct session *session)
 	session->sending = true;
 	session->stall_at_us = io_now_us(shard->io) +
 			       (uint64_t)shard->options.stalled_reader_s * 1000000;
-	if (session->timer.heap_idx == 0) {
-		io_timer_set(shard->io, &session->timer, session->stall_at_us, session_timer_cb,
-			     session);
-	}
+	session_timer_arm(session, session->stall_at_us);
 	if (fd >= 0) {
 		io_conn_send_fds(session->conn, session->send_iov, count, &fd, 1, session_send_cb,
 				 session);
@@ -522,6 +538,7 @@ session_parse_header(struct session *session)
 	}
 	session->rbuf_at += WIRE_HEADER_BYTES;
 	session->bulk = header->payload_bytes >= BULK_BYTES_MIN;
+	session->frame_stall_at_us = 0;
 	session->rx = RX_ITEMS;
 	session->items_len = 0;
 	/* Apart when they do not fit, or when rbuf is needed again before they are done with. */
@@ -650,6 +667,7 @@ session_recv_cb(void *arg, int64_t result)
 		return;
 	}
 	session->shard->stat.bytes_in += bytes;
+	session->frame_bytes += bytes;
 	if (result == 0 && (session->rx != RX_HEADER || rbuf_left(session) > 0) &&
 	    session->state != SESSION_LAST_WORDS) {
 		session_end_bad(session, "the peer ended within a frame");
@@ -713,6 +731,24 @@ session_rbuf_room(const struct session *session)
 	return session->bulk && !in_rbuf ? HR_MIN(room, (uint32_t)BULK_TAIL_BYTES) : room;
 }
 
+/* A frame that has begun holds memory, a PUT's that of the DRAM tier: it must come on. */
+static void
+session_frame_time(struct session *session)
+{
+	struct shard *shard = session->shard;
+
+	if (session->rx == RX_HEADER && rbuf_left(session) == 0) {
+		session->frame_stall_at_us = 0;
+		return;
+	}
+	if (session->frame_stall_at_us == 0 || session->frame_bytes >= RECV_BYTES_MIN) {
+		session->frame_bytes = 0;
+		session->frame_stall_at_us = io_now_us(shard->io) +
+					     (uint64_t)shard->options.stalled_reader_s * 1000000;
+	}
+	session_timer_arm(session, session->frame_stall_at_us);
+}
+
 static void
 session_receive(struct session *session)
 {
@@ -720,8 +756,11 @@ session_receive(struct session *session)
 	uint32_t room;
 
 	if (session->receiving ||
-	    (session->state != SESSION_OPEN && session->state != SESSION_HELLO) ||
-	    (session->rx == RX_HEADER && session_read_paused(session))) {
+	    (session->state != SESSION_OPEN && session->state != SESSION_HELLO)) {
+		return;
+	}
+	if (session->rx == RX_HEADER && session_read_paused(session)) {
+		session->frame_stall_at_us = 0; /* that it does not come on is our doing */
 		return;
 	}
 	session_rbuf_prepare(session);
@@ -743,6 +782,7 @@ session_receive(struct session *session)
 		    (struct iovec){ session->rbuf + session->rbuf_len, room };
 	}
 	HR_ASSERT(count > 0);
+	session_frame_time(session);
 	session->receiving = true;
 	io_conn_recv(session->conn, session->recv_iov, count, session_recv_cb, session);
 }

@@ -33,8 +33,8 @@ struct shard_options {
 	uint64_t request_bytes_max; /* PUT payload being received per connection; 0 = 128 MiB */
 	uint64_t output_bytes_max; /* queued output per connection; 0 = 64 MiB; beyond it nothing is read from it */
 	uint64_t borrow_bytes_max; /* per connection; 0 = a quarter of the arena */
-	uint32_t stalled_reader_s; /* a peer that takes nothing for so long while its output is full is ended; 0 = 30 */
-	uint32_t hello_timeout_s; /* 0 = 10 */
+	uint32_t stalled_reader_s; /* a peer that takes nothing for so long while its output is full, or stops within a frame, is ended; 0 = 30 */
+	uint32_t hello_timeout_s;  /* 0 = 10 */
 	/* A HELLO for a shard of another thread: takes over the detached descriptor and the HELLO frame's bytes; false: no such shard. */
 	bool (*hand_over)(void *arg, const uint8_t shard_uuid[16], int fd, const void *hello,
 			  size_t hello_bytes);

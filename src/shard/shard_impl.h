@@ -32,7 +32,9 @@ enum {
 	    32768, /* of a connection; beyond it nothing is read: bounds the memory of requests */
 	SEND_IOV_MAX = 256,	  /* of one send */
 	SEND_BYTES_MAX = 1 << 20, /* of one send: what a peer must take within stalled_reader_s */
-	OUT_IOV_MAX = 1024,	  /* of one answer frame … */
+	RECV_BYTES_MIN =
+	    1 << 20, /* what must come within that time of a frame that has begun, or its rest */
+	OUT_IOV_MAX = 1024,		 /* of one answer frame … */
 	OUT_PAYLOAD_BYTES_MAX = 4 << 20, /* … and where it is closed */
 	OUT_ITEMS_BYTES_MAX = 256 << 10,
 	OUTS_SPARE_MAX = 256,  /* kept for the next answer */
@@ -194,7 +196,7 @@ struct session {
 	struct session_owner *owner; /* NULL before HELLO */
 	char name[64];
 	struct hashmap spaces; /* number -> struct session_space, of those it opened */
-	struct io_timer timer; /* HELLO, then a stalled reader */
+	struct io_timer timer; /* HELLO, then a stalled peer */
 
 	/* bytes in */
 	uint8_t *rbuf;
@@ -214,6 +216,8 @@ struct session {
 	struct iovec recv_iov[PUT_WINDOW_COUNT * 2 + 2];
 	size_t recv_direct_bytes; /* of the receive under way, before rbuf */
 	bool bulk; /* the last frame was a PUT of large values: the next one may be, too */
+	uint64_t frame_bytes,
+	    frame_stall_at_us; /* since when RECV_BYTES_MIN is counted; 0 = not within a frame */
 
 	/* under way */
 	struct list_head requests, loads, flushing;

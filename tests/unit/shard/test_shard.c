@@ -405,6 +405,74 @@ test_stalled_reader(void **state)
 	shard_rig_destroy(&sr);
 }
 
+/* Method: peers stop at every kind of place in a PUT; each is ended after its time and what it held is free. One that goes on, however
+ * slowly, and one that is between two frames, are not. */
+static void
+test_stalled_sender(void **state)
+{
+	enum { BYTES = 200000, STEP = 20000 };
+	static const size_t cuts[] = { 1, 63, 64, 100, 5000, 150000 };
+	struct shard_options options = { .stalled_reader_s = 30 };
+	struct peer peer, slow, stopped[ARRAY_SIZE(cuts)];
+	struct shard_rig sr;
+	struct frame frame;
+	uint8_t *value = malloc(BYTES), *bytes = malloc(BYTES + 4096);
+	struct wire_header header = { .version = 1,
+				      .op = WIRE_PUT,
+				      .request_id = 50,
+				      .items_count = 1,
+				      .payload_bytes = BYTES };
+	struct wire_buf items = { 0 };
+	struct engine_stat stat;
+	size_t len;
+
+	(void)state;
+	shard_rig_create(&sr, 21, &options);
+	rig_bytes(1, 0, 0, value, BYTES);
+	put_item_add(&items, 1, value, BYTES, 0);
+	peer_open(&peer, &sr);
+	header.space = peer.space;
+	header.items_bytes = (uint32_t)items.len;
+	header.items_crc = crc32c(0, items.bytes, items.len);
+	wire_header_encode(&header, bytes);
+	memcpy(bytes + WIRE_HEADER_BYTES, items.bytes, items.len);
+	memcpy(bytes + WIRE_HEADER_BYTES + items.len, value, BYTES);
+	len = WIRE_HEADER_BYTES + items.len + BYTES;
+	for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
+		peer_open(&stopped[i], &sr);
+		peer_send(&stopped[i], bytes, cuts[i]);
+	}
+	peer_open(&slow, &sr);
+	for (size_t at = 0; at < len; at += STEP) {
+		peer_send(&slow, bytes + at, HR_MIN(len - at, (size_t)STEP));
+		shard_rig_settle(&sr, 2 * 1000000);
+	}
+	assert_int_equal(shard_rig_stat(&sr).conns_ended_stalled, 0);
+	assert_int_equal(shard_rig_stat(&sr).put_bytes_now, 2 * BYTES);
+	shard_rig_settle(&sr, 20 * 1000000);
+	for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
+		assert_true(stopped[i].ended);
+		peer_close(&stopped[i]);
+	}
+	assert_int_equal(shard_rig_stat(&sr).conns_ended_stalled, ARRAY_SIZE(cuts));
+	assert_int_equal(shard_rig_stat(&sr).put_bytes_now, 0);
+	engine_stat_get(sr.rig.engine, &stat);
+	assert_int_equal(stat.puts_now, 0);
+	assert_int_equal(stat.blocks, 1);
+	shard_rig_settle(&sr, 100 * 1000000);
+	assert_false(slow.ended || peer.ended);
+	peer_recv(&slow, &frame);
+	assert_int_equal(frame.header.request_id, 50);
+	frame_free(&frame);
+	assert_int_equal(peer_get(&slow, 1, BYTES), 0);
+	peer_close(&slow);
+	peer_close(&peer);
+	shard_rig_destroy(&sr);
+	wire_buf_free(&items);
+	free(value);
+	free(bytes);
+}
+
 /* Method: a connection goes in the middle of a PUT and of a GET, at every 997th byte of the conversation. */
 static void
 test_killed_peer(void **state)
@@ -981,7 +1049,7 @@ main(void)
 		cmocka_unit_test(test_cancel),	       cmocka_unit_test(test_space_ops),
 		cmocka_unit_test(test_list),	       cmocka_unit_test(test_ping_map_stat),
 		cmocka_unit_test(test_drain),	       cmocka_unit_test(test_engine_remove),
-		cmocka_unit_test(test_split_stream),
+		cmocka_unit_test(test_split_stream),   cmocka_unit_test(test_stalled_sender),
 	};
 
 	return cmocka_run_group_tests_name("shard", tests, NULL, NULL);
