@@ -13,7 +13,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { LISTEN_BACKLOG = 1024 };
+enum {
+	LISTEN_BACKLOG = 1024,
+	/* A peer whose host is gone says nothing: it is asked after a minute of silence, and given up after another. */
+	KEEPALIVE_IDLE_S = 60,
+	KEEPALIVE_INTERVAL_S = 10,
+	KEEPALIVE_COUNT = 6,
+};
 
 /* -- addresses ------------------------------------------------------------------------------------------------------------------ */
 
@@ -343,13 +349,31 @@ conn_name(struct io_conn *conn, const struct sockaddr_storage *peer)
 	}
 }
 
+static void
+tcp_options_set(int fd)
+{
+	const struct {
+		int level, name, value;
+	} options[] = {
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S },
+		{ IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
+		{ IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT },
+		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		(void)setsockopt(fd, options[i].level, options[i].name, &options[i].value,
+				 sizeof(options[i].value));
+	}
+}
+
 int
 socket_conn_init(struct io_conn *conn, bool nonblock)
 {
 	struct sockaddr_storage peer = { 0 };
 	socklen_t len = sizeof(peer);
 	int how = fcntl(conn->fd, F_GETFL);
-	int one = 1;
 
 	if (how < 0 ||
 	    fcntl(conn->fd, F_SETFL, nonblock ? how | O_NONBLOCK : how & ~O_NONBLOCK) != 0) {
@@ -365,7 +389,7 @@ socket_conn_init(struct io_conn *conn, bool nonblock)
 	}
 	conn->is_unix = peer.ss_family == AF_UNIX;
 	if (!conn->is_unix) {
-		(void)setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		tcp_options_set(conn->fd);
 	}
 	conn_name(conn, &peer);
 	return 0;

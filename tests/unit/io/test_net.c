@@ -7,6 +7,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <netinet/tcp.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -835,6 +836,28 @@ listener_without_descriptors(void **state)
 	run_turns(f->io, 3);
 }
 
+/* A host that is gone says nothing for ever: both ends of a TCP conn ask after a while. */
+static void
+tcp_peers_are_asked_for(void **state)
+{
+	struct fixture *f = *state;
+	struct pair p;
+
+	pair_open(f, false, &p);
+	for (unsigned i = 0; i < 2; i++) {
+		int fd = io_conn_detach(i == 0 ? p.a : p.b), on = 0, idle_s = 0;
+		socklen_t len = sizeof(on);
+
+		assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &len), 0);
+		assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, &len), 0);
+		assert_int_equal(on, 1);
+		assert_in_range(idle_s, 1, 300);
+		(void)close(fd);
+	}
+	p.a = p.b = NULL;
+	pair_close(f, &p);
+}
+
 /* -- descriptors -------------------------------------------------------------------------------------------------------------------- */
 
 static int
@@ -1151,6 +1174,7 @@ main(void)
 		BODY(address_in_use),
 		BODY(listener_closed_by_its_callback),
 		BODY_REAL(listener_without_descriptors),
+		BODY_REAL(tcp_peers_are_asked_for),
 		BODY(descriptors_are_passed),
 		BODY(descriptors_have_limits),
 		BODY(conn_moves_to_another_io),
