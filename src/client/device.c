@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <headrace/headrace.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "engine/check.h"
 #include "engine/superblock.h"
 
@@ -143,16 +145,15 @@ spaces_json(const struct check_report *report)
 
 	for (uint32_t i = 0; i < report->spaces_count; i++) {
 		const struct check_space *space = &report->spaces[i];
+		char digest[65], label[sizeof(space->row.label) + 1] = "";
 		json_t *row = json_object();
-		char digest[65];
 
+		memcpy(label, space->row.label, sizeof(space->row.label));
+		utf8_clean(label);
 		hex(space->row.digest, 32, digest);
 		json_object_set_new(row, "shard", number(space->shard));
 		json_object_set_new(row, "digest", json_string(digest));
-		json_object_set_new(row, "label",
-				    json_stringn_nocheck(space->row.label,
-							 strnlen(space->row.label,
-								 sizeof(space->row.label))));
+		json_object_set_new(row, "label", json_string(label));
 		json_object_set_new(row, "blocks", number(space->row.usage_blocks));
 		json_object_set_new(row, "bytes", number(space->row.usage_bytes));
 		json_object_set_new(row, "generation", number(space->row.generation));
@@ -165,6 +166,7 @@ static json_t *
 report_json(const char *path, const struct check_report *report)
 {
 	json_t *json = json_object(), *kinds = json_object();
+	char device[PATH_MAX];
 	const struct {
 		const char *name;
 		uint64_t value;
@@ -188,7 +190,9 @@ report_json(const char *path, const struct check_report *report)
 		{ "bytes_read", report->bytes_read },
 	};
 
-	json_object_set_new(json, "device", json_string(path));
+	snprintf(device, sizeof(device), "%s", path);
+	utf8_clean(device);
+	json_object_set_new(json, "device", json_string(device));
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		json_object_set_new(json, rows[i].name, number(rows[i].value));
 	}

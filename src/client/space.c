@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
 #include "client/handle.h"
 
 enum {
@@ -262,6 +263,7 @@ row_add(struct hr_space_info *info, const struct wire_space_row *row)
 	if (info->label[0] == 0) {
 		memcpy(info->label, row->label, sizeof(info->label));
 		info->label[sizeof(info->label) - 1] = 0;
+		utf8_clean(info->label);
 	}
 	info->blocks += row->blocks;
 	info->bytes += row->bytes;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/utf8.h"
 #include "shard/shard_impl.h"
 
 /* -- owners --------------------------------------------------------------------------------------------------------------------- */
@@ -524,6 +525,7 @@ session_space_op(struct session *session, const uint8_t *items, const char **ret
 	switch (sub.sub) {
 	case WIRE_SPACE_OPEN:
 		memcpy(label, sub.label, HR_MIN((size_t)sub.label_len, sizeof(label) - 1));
+		utf8_clean(label);
 		engine_space_open(session->eng->engine, tenant_nobody, sub.digest, label,
 				  space_done_cb, request);
 		break;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/base.h"
+#include "base/utf8.h"
 #include "shard/shard_impl.h"
 
 const char *
@@ -346,12 +347,12 @@ stat_json_spaces_add(json_t *spaces, const struct stat_engine *engine)
 {
 	for (uint32_t i = 0; i < engine->rows_count; i++) {
 		const struct space_row *row = &engine->rows[i];
-		json_t *space = space_json(spaces, row), *label;
+		json_t *space = space_json(spaces, row);
 		char text[65] = { 0 };
 
 		memcpy(text, row->label, sizeof(row->label));
-		label = json_string(text); /* NULL when it is no UTF-8 */
-		json_object_set_new(space, "label", label != NULL ? label : json_string(""));
+		utf8_clean(text); /* images of before labels were cleaned */
+		json_object_set_new(space, "label", json_string(text));
 		max_u64(space, "generation", row->generation);
 		add_u64(space, "blocks", row->usage_blocks);
 		add_u64(space, "bytes", row->usage_bytes);

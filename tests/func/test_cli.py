@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import wire
 from blocks import value_of
-from harness import KIB, MIB, cli, cli_json, cli_ok, environment, format_image, program
+from harness import KIB, MIB, check_json, cli, cli_json, cli_ok, environment, format_image, program
 
 COMMANDS = ["format", "put", "get", "exists", "rm", "ls", "space", "stat", "check", "bench", "replay", "plan", "completion", "version"]
 OK, ABSENT, USAGE, UNREACHED, DAMAGED, REFUSED = range(6)
@@ -222,6 +222,21 @@ def test_spaces(any_url):
     cli_ok("space", "drop", "one", "--url", any_url)
     assert cli("get", "k", "--space", "one", "--url", any_url).returncode == ABSENT
     assert cli_ok("get", "k", "--space", "two", "--url", any_url).stdout == b"two"
+
+
+@pytest.mark.parametrize("name", ["ä" * 40, b"caf\xe9 noir", 'a"b\\c'], ids=["long", "not UTF-8", "quotes"])
+def test_space_of_any_name(work, start_daemon, name):
+    """The name of a space may be any bytes: what is shown of it is text, and no list or report fails over it."""
+    format_image(work / "image", 64 * MIB)
+    daemon = start_daemon(work, [work / "image"])
+    cli_ok("put", "k", "--ack", "stable", "--space", os.fsdecode(name), "--url", daemon.tcp, input=b"v")
+    assert cli_ok("get", "k", "--space", os.fsdecode(name), "--url", daemon.tcp).stdout == b"v"
+    label = {0xc3: "ä" * 31, 0x63: "caf? noir", 0x61: 'a"b\\c'}[os.fsencode(name)[0]]
+    assert [row["label"] for row in cli_json("space", "ls", "--url", daemon.tcp, "--json")] == [label]
+    assert [row["label"] for row in cli_json("stat", "--url", daemon.tcp, "--json")["nodes"][0]["spaces"]] == [label]
+    assert daemon.metric("headrace_space_blocks") == 1
+    daemon.stop()
+    assert [row["label"] for row in check_json(work / "image")["spaces"]] == [label]
 
 
 # -- stat, bench, check, format, plan -------------------------------------------------------------------------------------------
