@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "base/size.h"
+#include "engine/evict.h"
 
 #define MAX32 UINT32_MAX
 
@@ -455,6 +456,13 @@ config_check(const struct config *config, struct errbuf *err)
 	if (rc == 0 && config->segment_bytes != 0 && !is_pow2(config->segment_bytes)) {
 		rc = errf(err, -HR_ECONFIG,
 			  "--create-segment: wanted is a power of two, 8MiB … 1GiB");
+	}
+	if (rc == 0 && config->create_bytes != 0 && config->device.count == 0) {
+		rc = errf(err, -HR_ECONFIG, "--create: wanted is also --device, the file to make");
+	}
+	if (rc == 0 && evict_policy_find(config->policy) == NULL) {
+		rc = errf(err, -HR_ECONFIG, "--policy %.60s: wanted is one of: %s", config->policy,
+			  evict_policy_names());
 	}
 	return rc;
 }

@@ -177,6 +177,8 @@ test_command_line(void **state)
 		{ "headraced", "--devise", "/a", NULL },
 		{ "headraced", "--create-segment", "3MiB", NULL },
 		{ "headraced", "--config", "/nowhere.yaml", NULL },
+		{ "headraced", "--create", "1GiB", NULL },
+		{ "headraced", "--policy", "fifo", NULL },
 	};
 	struct node_device_options devices[4];
 	struct node_options options;
