@@ -128,6 +128,8 @@ const struct iovec *engine_put_iov(const struct engine_put *put, unsigned *ret_c
 /* All bytes are there. Verifies them, appends, publishes (visible before cb for RAM), answers at the ack level. The put is the engine's from now on. */
 void engine_put_commit(struct engine *engine, struct engine_put *put, engine_put_cb cb, void *arg);
 void engine_put_abort(struct engine *engine, struct engine_put *put); /* instead of commit */
+/* A part was refused, by engine_put_begin() or before that: its block cannot be complete any more, and holds nothing. No-op for blocks of one part. */
+void engine_part_refused(struct engine *engine, const struct engine_put_args *args);
 
 /* -- GET ---------------------------------------------------------------------------------------------------------------------- */
 struct engine_get {

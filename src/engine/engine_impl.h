@@ -82,6 +82,7 @@ struct engine_owner {
 	uint32_t tenant;
 	struct hashmap leases; /* identity hash -> struct owner_lease * */
 	struct list_head unfinished;
+	uint32_t unfinished_count;
 };
 
 struct tenant {

@@ -14,6 +14,7 @@ enum {
 	RETRY_US = 20000,
 	/* How long a put may wait for room: a stall is worse than a refusal. */
 	HOLDS_WAIT_US = 1000000,
+	UNFINISHED_MAX = 1024, /* blocks of several parts of an owner; beyond it the oldest goes */
 	ROOM_WAIT_US = 10000000,
 };
 
@@ -204,6 +205,7 @@ void
 engine_put_abort(struct engine *engine, struct engine_put *put)
 {
 	HR_ASSERT(put->engine == engine && put->cb == NULL);
+	engine_part_refused(engine, &put->args);
 	put_free(put);
 }
 
@@ -309,20 +311,68 @@ put_duplicate(struct engine_put *put, struct found *found, bool differs)
 
 static void put_decide(struct engine_put *put);
 
+/* -- unfinished blocks, by PUT number folded with the id -- */
+
+static uint64_t
+held_number(const struct engine_put_args *a)
+{
+	return a->put_number ^ get_le64(a->id);
+}
+
+/* The part is one of its, and has not come before. */
+static bool
+held_wants(const struct multi *m, const struct engine_put_args *a)
+{
+	return m->put_number == a->put_number && memcmp(m->id, a->id, 16) == 0 &&
+	       m->space_number == a->space->number && m->parts_count == a->parts_count &&
+	       m->block_bytes == a->block_bytes && m->owner == a->owner &&
+	       m->parts[a->part].place == PLACE_NONE;
+}
+
+/* One of its parts came and was refused, or never comes: it is dead, and is remembered for the parts that still come. */
+static void
+held_part_lost(struct engine *engine, struct multi *m)
+{
+	m->parts_held++;
+	if (!m->dead) {
+		multi_cancel(engine, m);
+	} else if (m->parts_held == m->parts_count) {
+		multi_forget(engine, m);
+	}
+}
+
+static struct multi *held_create(struct engine *engine, const struct engine_put_args *a);
+
+void
+engine_part_refused(struct engine *engine, const struct engine_put_args *args)
+{
+	struct multi *m;
+
+	if (args->parts_count < 2 || !geometry_ok(engine, args)) {
+		return;
+	}
+	m = hashmap_get_ptr(&engine->held, held_number(args));
+	if (m == NULL) {
+		/* The first part that is heard of: the others are not to wait for it. */
+		m = held_create(engine, args);
+		if (m != NULL) {
+			m->dead = true;
+			m->parts_held = 1;
+		}
+	} else if (held_wants(m, args)) {
+		held_part_lost(engine, m);
+	}
+}
+
 /* The block that it is a part of cannot be complete any more. */
 static void
 put_refuse(struct engine_put *put, enum hr_reason reason)
 {
-	const struct engine_put_args *a = &put->args;
 	struct multi *m = put->multi;
 
-	if (m == NULL && a->parts_count > 1) {
-		m = hashmap_get_ptr(&put->engine->held, a->put_number ^ get_le64(a->id));
-		if (m != NULL && !m->dead && memcmp(m->id, a->id, 16) == 0 && m->owner == a->owner) {
-			m->parts_held++;
-			multi_cancel(put->engine, m);
-		}
-	} else if (m != NULL && !m->dead && !m->live) {
+	if (m == NULL) {
+		engine_part_refused(put->engine, &put->args);
+	} else if (!m->dead && !m->live) {
 		multi_kill_held(put->engine, m);
 	}
 	put_answer(put, HR_STATUS_REFUSED, reason);
@@ -594,6 +644,7 @@ put_commit_parts(struct engine_put *put, struct found *old)
 	(void)hashmap_remove(&engine->held, m->put_number ^ get_le64(m->id), NULL);
 	list_del(&m->link);
 	list_init(&m->link);
+	m->owner->unfinished_count--;
 	m->owner = NULL;
 	published(put, &key, old, m->expiry_ms);
 	m->hash = key.hash;
@@ -621,50 +672,57 @@ put_commit_parts(struct engine_put *put, struct found *old)
 
 /* ---- parts ---- */
 
-/* The unfinished block that the part belongs to; the first part makes it. NULL: there is none to which it fits, for *ret_reason. */
 static struct multi *
-held_find(struct engine_put *put, enum hr_reason *ret_reason)
+held_create(struct engine *engine, const struct engine_put_args *a)
 {
-	struct engine *engine = put->engine;
-	const struct engine_put_args *a = &put->args;
-	uint64_t number = a->put_number ^ get_le64(a->id);
-	struct multi *m = hashmap_get_ptr(&engine->held, number);
+	struct engine_owner *owner = a->owner;
+	struct multi *m = multi_create(a->parts_count), *oldest;
 
-	if (m != NULL) {
-		bool same = m->put_number == a->put_number && memcmp(m->id, a->id, 16) == 0 &&
-			    m->space_number == a->space->number &&
-			    m->parts_count == a->parts_count && m->block_bytes == a->block_bytes &&
-			    m->owner == a->owner && m->parts[a->part].place == PLACE_NONE;
-
-		*ret_reason = HR_REASON_SIZE;
-		if (same && m->dead) {
-			*ret_reason = HR_REASON_BUSY;
-			if (++m->parts_held == m->parts_count) {
-				multi_forget(engine, m);
-			}
-			same = false;
-		} else if (same && m->space_generation != a->space->generation) {
-			m->parts_held++;
-			multi_cancel(engine, m); /* The space was dropped meanwhile. */
-			*ret_reason = HR_REASON_BUSY;
-			same = false;
-		}
-		return same ? m : NULL;
-	}
-	m = multi_create(a->parts_count);
-	if (m == NULL || hashmap_put_ptr(&engine->held, number, m) != 0) {
+	if (m == NULL || hashmap_put_ptr(&engine->held, held_number(a), m) != 0) {
 		free(m);
-		*ret_reason = HR_REASON_BUSY;
 		return NULL;
 	}
-	m->owner = a->owner;
+	if (owner->unfinished_count == UNFINISHED_MAX) {
+		oldest = list_first_entry(&owner->unfinished, struct multi, link);
+		if (oldest->dead) {
+			multi_forget(engine, oldest);
+		} else {
+			multi_kill_held(engine, oldest);
+		}
+	}
+	m->owner = owner;
 	m->space_number = a->space->number;
 	m->space_generation = a->space->generation;
 	memcpy(m->id, a->id, 16);
 	m->put_number = a->put_number;
 	m->block_bytes = a->block_bytes;
 	m->expiry_ms = a->ttl_ms == 0 ? 0 : io_wall_ms(engine->io) + a->ttl_ms;
-	list_add_tail(&a->owner->unfinished, &m->link);
+	list_add_tail(&owner->unfinished, &m->link);
+	owner->unfinished_count++;
+	return m;
+}
+
+/* The unfinished block that the part belongs to; the first part makes it. NULL: there is none to which it fits, for *ret_reason. */
+static struct multi *
+held_find(struct engine_put *put, enum hr_reason *ret_reason)
+{
+	struct engine *engine = put->engine;
+	const struct engine_put_args *a = &put->args;
+	struct multi *m = hashmap_get_ptr(&engine->held, held_number(a));
+
+	*ret_reason = HR_REASON_BUSY;
+	if (m == NULL) {
+		return held_create(engine, a);
+	}
+	if (!held_wants(m, a)) {
+		*ret_reason = HR_REASON_SIZE;
+		return NULL;
+	}
+	/* A part of it was refused, or the space was dropped meanwhile. */
+	if (m->dead || m->space_generation != a->space->generation) {
+		held_part_lost(engine, m);
+		return NULL;
+	}
 	return m;
 }
 
@@ -709,24 +767,52 @@ put_part(struct engine_put *put)
 
 /* ---- the way through ---- */
 
-/* Unfinished blocks keep the segments of their parts from being victims. Where no other segment is left, one of them has to go. */
+static bool
+multi_holds(struct engine *engine, const struct multi *m, uint32_t segment)
+{
+	for (uint16_t i = 0; i < m->parts_count && !m->dead; i++) {
+		if (m->parts[i].place != PLACE_NONE && place_stable(engine, m->parts[i].place) &&
+		    place_segment(engine, m->parts[i].place) == segment) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Unfinished blocks keep the segments of their parts from being victims. Where no other segment is left, those of one segment have
+ * to go: of that which the fewest hold. */
 static void
 holds_break(struct engine *engine)
 {
+	uint32_t best = UINT32_MAX, count = 0;
+	struct segment_info info;
 	struct hashmap_slot *slot;
+	struct multi **broken;
 	size_t pos;
 
+	for (uint32_t i = 0; i < engine->slice.segments_count; i++) {
+		log_segment_info(engine->log, i, &info);
+		if (info.state == SEG_SEALED && engine->seg_holds[i] > 0 &&
+		    (best == UINT32_MAX || engine->seg_holds[i] < engine->seg_holds[best])) {
+			best = i;
+		}
+	}
+	broken = best != UINT32_MAX ? malloc(engine->seg_holds[best] * sizeof(*broken)) : NULL;
+	if (broken == NULL) {
+		return;
+	}
+	/* Found first: the map may change with each that goes. */
 	hashmap_for_each(&engine->held, pos, slot) {
 		struct multi *m = (void *)(uintptr_t)slot->value;
 
-		for (uint16_t i = 0; i < m->parts_count && !m->dead; i++) {
-			if (m->parts[i].place != PLACE_NONE &&
-			    place_stable(engine, m->parts[i].place)) {
-				multi_cancel(engine, m);
-				return; /* The map may have changed. */
-			}
+		if (multi_holds(engine, m, best)) {
+			broken[count++] = m;
 		}
 	}
+	for (uint32_t i = 0; i < count; i++) {
+		multi_cancel(engine, broken[i]);
+	}
+	free(broken);
 }
 
 static void
@@ -834,7 +920,7 @@ engine_put_commit(struct engine *engine, struct engine_put *put, engine_put_cb c
 	crc32c_chunks(put->iov, put->iov_count, engine->slice.chunk_bytes, crcs);
 	if (memcmp(crcs, put->crcs, put->args.crcs_count * sizeof(crcs[0])) != 0) {
 		engine->stat.crc_failures++;
-		put_answer(put, HR_STATUS_REFUSED, HR_REASON_CORRUPT);
+		put_refuse(put, HR_REASON_CORRUPT);
 		return;
 	}
 	arena_buf_pad(&put->entry->buf);

@@ -522,6 +522,7 @@ multi_forget(struct engine *engine, struct multi *m)
 	HR_ASSERT(m->dead);
 	(void)hashmap_remove(&engine->held, m->put_number ^ get_le64(m->id), NULL);
 	list_del(&m->link);
+	m->owner->unfinished_count--;
 	m->owner = NULL;
 	multi_unref(engine, m);
 }

@@ -203,6 +203,9 @@ put_begin(struct session *session, const struct wire_put_item *item, const char 
 		}
 	} else {
 		stat->payload_bytes_discarded += slot->left_bytes;
+		if (args.space != NULL) {
+			engine_part_refused(request->eng->engine, &args);
+		}
 		put_refuse(slot, (uint8_t)reason);
 	}
 	if (slot->left_bytes == 0) {

@@ -556,6 +556,141 @@ test_no_segment_free(void **state)
 	rig_destroy(&rig);
 }
 
+/* The last part, of one byte, of a block of two: it is held, and nothing else of it ever comes. */
+static struct engine_put_result
+unfinished_put(struct rig *rig, uint64_t key)
+{
+	struct engine_put_args args = { .ack = HR_ACK_RAM, .put_number = key * 7919 + 1 };
+	struct rig_wait w = { 0 };
+	uint64_t bytes = engine_slice(rig->engine)->part_bytes + 1;
+	struct engine_put *put;
+	enum hr_reason reason;
+
+	while ((put = rig_put_part(rig, key, 0, bytes, 1, &args, &reason)) == NULL) {
+		/* Memory is full of what is on its way to flash. */
+		assert_int_equal(reason, HR_REASON_BUSY);
+		assert_false(sim_run(rig->sim, rig_never, NULL, 1000));
+	}
+	engine_put_commit(rig->engine, put, rig_on_put, &w);
+	rig_until(rig, &w);
+	return w.put;
+}
+
+enum part_how { PART_RIGHT, PART_CORRUPT, PART_ABORTED };
+
+/* One part of a block of three; the reason of its answer. */
+static uint8_t
+part_send(struct rig *rig, uint64_t key, uint16_t part, enum part_how how)
+{
+	struct engine_put_args args = { .put_number = key };
+	uint64_t bytes = engine_slice(rig->engine)->part_bytes * 3;
+	struct rig_wait w = { 0 };
+	struct engine_put *put;
+	enum hr_reason reason;
+	unsigned count;
+
+	while ((put = rig_put_part(rig, key, 0, bytes, part, &args, &reason)) == NULL) {
+		/* Memory is full of what is on its way to flash. */
+		assert_false(sim_run(rig->sim, rig_never, NULL, 1000));
+	}
+	if (how == PART_ABORTED) {
+		engine_put_abort(rig->engine, put);
+		return HR_REASON_CANCELLED;
+	}
+	if (how == PART_CORRUPT) {
+		((uint8_t *)engine_put_iov(put, &count)[0].iov_base)[7] ^= 1;
+	}
+	engine_put_commit(rig->engine, put, rig_on_put, &w);
+	rig_until(rig, &w);
+	assert_true((w.put.status == HR_STATUS_OK) == (w.put.reason == HR_REASON_NONE));
+	return w.put.reason;
+}
+
+/* Method: one part of a block of three is refused, in each order and in two ways: the others that come later are refused too, and
+ * nothing of the block is kept once all have come. */
+static void
+test_part_refused(void **state)
+{
+	static const uint16_t orders[][3] = { { 0, 1, 2 }, { 0, 2, 1 }, { 1, 0, 2 },
+					      { 1, 2, 0 }, { 2, 0, 1 }, { 2, 1, 0 } };
+	static const uint8_t reasons[] = { HR_REASON_NONE, HR_REASON_CORRUPT, HR_REASON_CANCELLED };
+	struct engine_stat stat;
+	uint64_t key = 0;
+	struct rig rig;
+
+	(void)state;
+	rig_create(&rig, 11, MiB(64), MiB(8));
+	for (unsigned order = 0; order < ARRAY_SIZE(orders); order++) {
+		for (unsigned lost = 0; lost < 6; lost++) {
+			enum part_how how = lost % 2 == 0 ? PART_CORRUPT : PART_ABORTED;
+
+			key++;
+			for (unsigned i = 0; i < 3; i++) {
+				assert_int_equal(part_send(&rig, key, orders[order][i],
+							   i == lost / 2 ? how : PART_RIGHT),
+						 i == lost / 2	? reasons[how]
+						 : i > lost / 2 ? HR_REASON_BUSY
+								: HR_REASON_NONE);
+			}
+			engine_stat_get(rig.engine, &stat);
+			assert_int_equal(stat.multipart_unfinished_now, 0);
+			assert_int_equal(rig.owner->unfinished_count, 0);
+		}
+	}
+	for (unsigned i = 0; i < rig.slices[0].segments_count; i++) {
+		assert_int_equal(rig.engine->seg_holds[i], 0);
+	}
+	assert_int_equal(rig_put(&rig, ++key, 0, 3 * MiB(1), HR_ACK_STABLE, false).status,
+			 HR_STATUS_OK);
+	engine_check(rig.engine);
+	rig_destroy(&rig);
+}
+
+/* Method: an owner begins blocks of two parts and finishes none: their number is bounded, and where they hold every segment of the
+ * device, blocks of others are taken all the same, within seconds. */
+static void
+test_unfinished(void **state)
+{
+	enum { OWNERS = 40, UNFINISHED = 1024 };
+	struct engine_owner *owners[OWNERS], *own;
+	struct engine_put_result result;
+	struct engine_stat stat;
+	uint64_t began_us, key = 0;
+	unsigned count = 0;
+	struct rig rig;
+
+	(void)state;
+	rig_create(&rig, 10, MiB(64), MiB(8));
+	own = rig.owner;
+	for (; count < OWNERS; count++) {
+		assert_int_equal(engine_owner_create(rig.engine, own->tenant, &owners[count]), 0);
+		rig.owner = owners[count];
+		for (unsigned i = 0; i < UNFINISHED * 5 / 4; i++) {
+			result = unfinished_put(&rig, ++key);
+			assert_int_equal(result.status, HR_STATUS_OK);
+			assert_true(result.held);
+		}
+	}
+	engine_stat_get(rig.engine, &stat);
+	assert_int_equal(stat.multipart_unfinished_now, OWNERS * UNFINISHED);
+	rig.owner = own;
+	began_us = io_now_us(rig.io);
+	for (unsigned i = 0; i < 500; i++) {
+		assert_int_equal(rig_put(&rig, ++key, 0, 65536, HR_ACK_RAM, false).status,
+				 HR_STATUS_OK);
+	}
+	assert_true(io_now_us(rig.io) - began_us < 20 * 1000000);
+	assert_int_equal(rig_put(&rig, ++key, 0, 3 * MiB(1), HR_ACK_STABLE, false).status,
+			 HR_STATUS_OK);
+	engine_check(rig.engine);
+	while (count > 0) {
+		engine_owner_destroy(rig.engine, owners[--count]);
+	}
+	engine_stat_get(rig.engine, &stat);
+	assert_int_equal(stat.multipart_unfinished_now, 0);
+	rig_destroy(&rig);
+}
+
 int
 main(void)
 {
@@ -572,6 +707,8 @@ main(void)
 		cmocka_unit_test(test_corrupt),
 		cmocka_unit_test(test_model),
 		cmocka_unit_test(test_no_segment_free),
+		cmocka_unit_test(test_part_refused),
+		cmocka_unit_test(test_unfinished),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
