@@ -192,7 +192,8 @@ struct engine_list_entry {
 	uint16_t key_bytes;
 	const uint8_t *key; /* borrowed, until the callback returns */
 };
-/* Live blocks of a space, segment by segment. cursor 0 = start; next cursor 0 = end. One page holds the blocks of at least one segment's part: at most `max`. */
+/* Live blocks of a space, segment by segment. cursor 0 = start; next cursor 0 = end. One page holds the blocks of at least one segment's part: at most `max`.
+ * -EAGAIN: ENGINE_LISTS_MAX are under way. */
 typedef void (*engine_list_cb)(void *arg, int rc, uint64_t cursor_next,
 			       const struct engine_list_entry *entries, uint32_t count);
 void engine_list(struct engine *engine, struct space_row *space, uint64_t cursor, uint32_t max,
@@ -214,6 +215,7 @@ struct engine_stat {
 	uint64_t leases_now, lease_bytes_now, leases_refused;
 	uint64_t reads_now, reads_queued_now, reads_queued_high, reads_refused;
 	uint64_t puts_now, puts_high;
+	uint64_t lists_now, lists_refused; /* pages of LIST */
 	uint64_t multipart_now;		   /* live blocks of several parts */
 	uint64_t multipart_unfinished_now; /* those that are not complete */
 	uint64_t payload_bytes; /* accepted values rounded up to a page: what write amplification divides by */

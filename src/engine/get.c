@@ -118,13 +118,30 @@ read_ok(struct flash_read *read, const struct found *found)
 	}
 }
 
+static void
+read_miss(struct flash_read *read, enum hr_reason reason)
+{
+	struct engine *engine = read->engine;
+	struct list_head waiters;
+
+	read_give_up(read, &waiters);
+	while (!list_empty(&waiters)) {
+		struct engine_get *get = list_pop_entry(&waiters, struct engine_get, link);
+
+		get->joined = false;
+		get_miss(get, reason);
+		get_count_miss(engine, get);
+		get->cb(get);
+	}
+	read_free(read);
+}
+
 /* The record's own bytes are bad, or cannot be read: the block is lost, and only it. */
 static void
 read_lost(struct flash_read *read)
 {
 	struct engine *engine = read->engine;
 	struct space_row *space = space_by_number(engine->spaces, read->space_number);
-	struct list_head waiters;
 	struct found found;
 
 	if (record_at(engine, read->space_number, read->space_generation, read->id, read->part,
@@ -138,16 +155,7 @@ read_lost(struct flash_read *read)
 		}
 		record_kill(engine, &found, HR_REASON_CORRUPT);
 	}
-	read_give_up(read, &waiters);
-	while (!list_empty(&waiters)) {
-		struct engine_get *get = list_pop_entry(&waiters, struct engine_get, link);
-
-		get->joined = false;
-		get_miss(get, HR_REASON_CORRUPT);
-		get_count_miss(engine, get);
-		get->cb(get);
-	}
-	read_free(read);
+	read_miss(read, HR_REASON_CORRUPT);
 }
 
 /* Whose bytes are they? The segment's descriptors tell a damaged record from another block with the same tag. */
@@ -204,6 +212,11 @@ on_read(void *arg, int64_t result)
 		read_free(read);
 		return;
 	}
+	if (result == -EAGAIN || result == -ENOMEM) {
+		/* The queue or the kernel had no room: that says nothing of the block. */
+		read_miss(read, HR_REASON_BUSY);
+		return;
+	}
 	if (result < 0) {
 		engine->stat.read_errors++;
 		if (++engine->read_errors_in_a_row >= READ_ERRORS_MAX || result == -ENODEV ||
@@ -236,7 +249,9 @@ read_start(struct engine *engine, struct engine_get *get, const struct found *fo
 	struct flash_read *read;
 	struct index_key part_key;
 
-	if (engine->reads_now >= engine->options.reads_max) {
+	/* With one under way, there is somebody whose end goes on with those that wait. */
+	if (engine->reads_now >= engine->options.reads_max ||
+	    (engine->reads_now > 0 && io_device_crowded(engine->device))) {
 		return OUT_QUEUE;
 	}
 	read = calloc(1, sizeof(*read));

@@ -10,6 +10,8 @@
 
 /* ---- LIST ---- */
 
+enum { ENGINE_LISTS_MAX = 64 }; /* each has a footer in memory, and a read under way */
+
 struct listing {
 	struct engine *engine;
 	uint32_t space_number, space_generation;
@@ -34,6 +36,7 @@ listing_end(struct listing *l, int rc, uint64_t next, uint32_t count)
 {
 	struct engine *engine = l->engine;
 
+	engine->stat.lists_now--;
 	l->cb(l->arg, rc, next, l->entries, count);
 	free(l->entries);
 	free(l);
@@ -85,6 +88,12 @@ on_list_descs(void *arg, int rc, const struct desc *descs, uint32_t descs_count)
 }
 
 static void
+list_refused(void *arg)
+{
+	listing_end(arg, -EAGAIN, 0, 0);
+}
+
+static void
 list_pending(void *arg)
 {
 	struct listing *l = arg;
@@ -109,13 +118,10 @@ engine_list(struct engine *engine, struct space_row *space, uint64_t cursor, uin
 	struct segment_info info;
 
 	HR_ASSERTF(l != NULL, "no memory for a listing of %u", max);
-	max = HR_MAX(1u, HR_MIN(max, 4096u));
-	l->entries = calloc(max, sizeof(l->entries[0]));
-	HR_ASSERTF(l->entries != NULL, "no memory for a listing of %u", max);
 	l->engine = engine;
 	l->space_number = space->number;
 	l->space_generation = space->generation;
-	l->max = max;
+	l->max = HR_MAX(1u, HR_MIN(max, 4096u));
 	l->cb = cb;
 	l->arg = arg;
 	if (cursor != 0) {
@@ -123,6 +129,13 @@ engine_list(struct engine *engine, struct space_row *space, uint64_t cursor, uin
 		l->first = (uint32_t)(cursor - 1);
 	}
 	engine->async_now++;
+	if (engine->stat.lists_now++ >= ENGINE_LISTS_MAX || io_device_crowded(engine->device)) {
+		engine->stat.lists_refused++;
+		io_timer_set(engine->io, &l->timer, io_now_us(engine->io), list_refused, l);
+		return;
+	}
+	l->entries = calloc(l->max, sizeof(l->entries[0]));
+	HR_ASSERTF(l->entries != NULL, "no memory for a listing of %u", l->max);
 	for (; l->segment < engine->slice.segments_count; l->segment++, l->first = 0) {
 		log_segment_info(engine->log, l->segment, &info);
 		if (engine->policy->live_pages(engine->evict, l->segment) == 0 &&

@@ -168,6 +168,12 @@ device_holds(struct io_device *device, uint64_t off, uint64_t len)
 	return off <= info->size_bytes && len <= info->size_bytes - off;
 }
 
+bool
+io_device_crowded(const struct io_device *device)
+{
+	return device->io->queue_count >= IO_DEVICE_QUEUE_MAX / 2;
+}
+
 static int64_t
 op_admit(struct io_device *device, struct io_op *op)
 {

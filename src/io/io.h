@@ -146,6 +146,9 @@ void io_device_write(struct io_device *device, struct io_op *op, const struct io
 		     unsigned iov_count, uint64_t off, unsigned flags, io_op_cb cb, void *arg);
 void
 io_device_sync(struct io_device *device, struct io_op *op, io_op_cb cb, void *arg); /* fdatasync */
+/* Half of the io's queue is taken. Whoever can wait or refuse (reads for clients) does, so that there is room for what must not fail for
+ * want of it: writes, syncs, what reclaim reads. */
+bool io_device_crowded(const struct io_device *device);
 
 /* Tells the backend of memory that I/O will often use (io_uring fixed buffers). Returns at once: a thread makes the pages resident and each
  * piece is pinned between two turns, so that no turn waits for it. Never required: where it cannot be done (a small memory-lock limit,

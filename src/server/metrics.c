@@ -129,6 +129,8 @@ static const struct metric_row rows[] = {
 	{ OF_SHARD, COUNTER, "queue_flash_reads_refused_total", "reads_refused", NULL, "Gets that found that queue full" },
 	{ OF_SHARD, GAUGE, "queue_puts", "puts_now", NULL, "Puts begun and not answered" },
 	{ OF_SHARD, GAUGE, "queue_puts_high", "puts_high", NULL, "Most of them" },
+	{ OF_SHARD, GAUGE, "queue_lists", "lists_now", NULL, "Pages of lists under way" },
+	{ OF_SHARD, COUNTER, "queue_lists_refused_total", "lists_refused", NULL, "Pages of lists refused as busy because too many were under way" },
 	{ OF_SHARD, GAUGE, "multipart_blocks", "multipart_now", NULL, "Live blocks of several parts" },
 	{ OF_SHARD, GAUGE, "multipart_unfinished", "multipart_unfinished_now", NULL, "Blocks of several parts that are not complete" },
 	{ OF_SHARD, GAUGE, "dram_used_bytes", "dram.bytes_used", NULL, "DRAM tier in use" },

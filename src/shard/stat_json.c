@@ -194,6 +194,8 @@ operations_set(json_t *object, const struct engine_stat *stat)
 	SET(object, stat, reads_refused);
 	SET(object, stat, puts_now);
 	SET(object, stat, puts_high);
+	SET(object, stat, lists_now);
+	SET(object, stat, lists_refused);
 	SET(object, stat, multipart_now);
 	SET(object, stat, multipart_unfinished_now);
 }

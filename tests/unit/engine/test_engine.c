@@ -691,6 +691,112 @@ test_unfinished(void **state)
 	rig_destroy(&rig);
 }
 
+struct list_wait {
+	unsigned done, refused, blocks;
+};
+
+static void
+on_list_page(void *arg, int rc, uint64_t cursor_next, const struct engine_list_entry *entries,
+	     uint32_t count)
+{
+	struct list_wait *w = arg;
+
+	(void)cursor_next;
+	(void)entries;
+	w->done++;
+	w->refused += rc == -EAGAIN;
+	w->blocks += count;
+}
+
+static bool
+hundred_lists_done(void *arg)
+{
+	return ((struct list_wait *)arg)->done == 100;
+}
+
+/* Method: a hundred lists at once: those beyond the bound are refused, and none of the others lacks a block. */
+static void
+test_lists_are_bounded(void **state)
+{
+	struct list_wait w = { 0 };
+	struct engine_stat stat;
+	struct rig rig;
+
+	(void)state;
+	rig_create(&rig, 12, MiB(64), MiB(8));
+	for (uint64_t key = 1; key <= 50; key++) {
+		rig_put(&rig, key, 0, 1000, HR_ACK_STABLE, false);
+	}
+	rig_close(&rig);
+	rig_open(&rig);
+	for (unsigned i = 0; i < 100; i++) {
+		engine_list(rig.engine, rig.space, 0, 100, on_list_page, &w);
+	}
+	assert_int_equal(w.done, 0);
+	assert_true(sim_run(rig.sim, hundred_lists_done, &w, RIG_WAIT_US));
+	engine_stat_get(rig.engine, &stat);
+	assert_int_equal(w.refused, 36);
+	assert_int_equal(w.blocks, 64 * 50);
+	assert_int_equal(stat.lists_refused, 36);
+	assert_int_equal(stat.lists_now, 0);
+	rig_destroy(&rig);
+}
+
+struct raw_read {
+	struct io_op op;
+	struct iovec iov;
+	bool done;
+};
+
+static void
+on_raw_read(void *arg, int64_t result)
+{
+	(void)result;
+	((struct raw_read *)arg)->done = true;
+}
+
+static bool
+raw_read_done(void *arg)
+{
+	return ((struct raw_read *)arg)->done;
+}
+
+/* Method: a block is asked for while the queue of the device is full of other reads: a miss, for the moment; the block is whole. */
+static void
+test_device_queue_full(void **state)
+{
+	static struct raw_read reads[IO_DEVICE_QUEUE_MAX];
+	uint8_t *page = aligned_alloc(4096, 4096);
+	struct engine_stat stat;
+	struct engine_get get;
+	struct rig rig;
+
+	(void)state;
+	rig_create(&rig, 13, MiB(64), MiB(8));
+	rig_put(&rig, 1, 0, 1000, HR_ACK_STABLE, false);
+	rig_close(&rig);
+	rig_open(&rig);
+	for (unsigned i = 0; i < ARRAY_SIZE(reads); i++) {
+		assert_true(io_device_crowded(rig.device) == (i >= ARRAY_SIZE(reads) / 2));
+		reads[i] = (struct raw_read){ .iov = { page, 4096 } };
+		io_device_read(rig.device, &reads[i].op, &reads[i].iov, 1, 0, on_raw_read,
+			       &reads[i]);
+	}
+	rig_get_part(&rig, 1, 0, &get);
+	assert_int_equal(get.status, HR_STATUS_MISS);
+	assert_int_equal(get.reason, HR_REASON_BUSY);
+	for (unsigned i = 0; i < ARRAY_SIZE(reads); i++) {
+		assert_true(sim_run(rig.sim, raw_read_done, &reads[i], RIG_WAIT_US));
+	}
+	rig_get_part(&rig, 1, 0, &get);
+	assert_int_equal(get.status, HR_STATUS_OK);
+	engine_get_done(rig.engine, &get);
+	engine_stat_get(rig.engine, &stat);
+	assert_int_equal(stat.read_errors, 0);
+	rig_destroy(&rig);
+	free(page);
+}
+
 int
 main(void)
 {
@@ -709,6 +815,8 @@ main(void)
 		cmocka_unit_test(test_no_segment_free),
 		cmocka_unit_test(test_part_refused),
 		cmocka_unit_test(test_unfinished),
+		cmocka_unit_test(test_lists_are_bounded),
+		cmocka_unit_test(test_device_queue_full),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
