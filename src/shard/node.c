@@ -594,13 +594,19 @@ threads_run(struct node *node, char detail[DETAIL_BYTES])
 	return rc;
 }
 
+/* That of the first device that is there: one that is missing has no UUID that we know, and would make all such nodes the same. */
 static void
 node_uuid_make(struct node *node)
 {
-	struct node_device *device = list_first_entry(&node->devices, struct node_device, link);
 	uint8_t digest[SHA256_BYTES], text[32] = "headrace node 1";
+	struct node_device *device;
 
-	memcpy(text + 16, device != NULL ? device->uuid : node->uuid, 16);
+	list_for_each_entry(device, &node->devices, link) {
+		if (device->state == NODE_DEVICE_OPEN) {
+			memcpy(text + 16, device->uuid, 16);
+			break;
+		}
+	}
 	sha256(text, sizeof(text), digest);
 	memcpy(node->uuid, digest, 16);
 }

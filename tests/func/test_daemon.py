@@ -12,7 +12,7 @@ import libheadrace as lib
 import pytest
 import wire
 from blocks import assert_all_there, fill, key_of, look
-from harness import (GIB, MIB, WATCHDOG_S, Daemon, cli, cli_ok, environment, format_image, free_port, program, wait_for)
+from harness import (GIB, MIB, WATCHDOG_S, Daemon, cli, cli_json, cli_ok, environment, format_image, free_port, program, wait_for)
 
 
 def test_health_and_metrics(work, start_daemon):
@@ -323,6 +323,17 @@ def test_open_files(work, start_daemon):
         for one in connections:
             one.close()
     wait_for("a new one is taken", lambda: cli("stat", "--url", daemon.tcp, "--json").returncode == 0)
+
+
+def test_nodes_differ(work, start_daemon):
+    """Two nodes are two nodes, also when the first device of both is missing."""
+    nodes = set()
+    for name in ("one", "two"):
+        (work / name).mkdir()
+        format_image(work / name / "image", 64 * MIB)
+        daemon = start_daemon(work / name, [work / name / "missing", work / name / "image"])
+        nodes.add(cli_json("stat", "--url", daemon.tcp, "--json")["nodes"][0]["node_uuid"])
+    assert len(nodes) == 2
 
 
 def test_says_when_it_is_ready(work):
