@@ -41,6 +41,8 @@ const char *log_level_name(enum log_level level);
 /* Makes a value safe to stand behind `key=`: quoted if it has blanks, quotes or control bytes, which are escaped; cut to fit.
  * For what comes from outside: paths, names, peers' texts. */
 const char *log_quote(const char *value, char *ret_text, size_t text_bytes);
+/* The same for an argument of a log call, in memory of its own. */
+#define LOG_QUOTED(value) log_quote((value), (char[512]){ "" }, 512)
 
 /* One calling line's memory of how often it spoke. */
 struct log_site {

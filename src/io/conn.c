@@ -282,7 +282,7 @@ io_accept_failed(struct io_listener *listener, int rc)
 	if (!listener->starved) {
 		listener->starved = true;
 		log_warn("accept_failed", "address=%s error=\"%s\" note=\"clients wait\"",
-			 listener->address, error_text(rc));
+			 LOG_QUOTED(listener->address), error_text(rc));
 	}
 }
 

@@ -180,7 +180,7 @@ daemon_start(struct daemon *daemon, struct errbuf *err)
 	}
 	http_node_set(daemon->http, daemon->node);
 	for (uint32_t i = 0; node_address(daemon->node, i) != NULL; i++) {
-		log_info("listening", "address=%s", node_address(daemon->node, i));
+		log_info("listening", "address=%s", LOG_QUOTED(node_address(daemon->node, i)));
 	}
 	if (daemon->http != NULL) {
 		log_info("listening", "address=http:%s", http_address(daemon->http));

@@ -215,7 +215,8 @@ device_look(struct node *node, struct node_device *device, struct io_device **re
 	device->direct = info.direct;
 	device->block_device = info.block_device;
 	if (!info.direct) {
-		log_warn("device_buffered", "device=%s note=\"%s\"", device->path, info.note);
+		log_warn("device_buffered", "device=%s note=%s", LOG_QUOTED(device->path),
+			 LOG_QUOTED(info.note));
 	}
 	*ret_io_device = io_device;
 	return 0;
@@ -277,7 +278,7 @@ device_shards(struct node *node, struct node_device *device, const struct superb
 		if (slices[i].segments_count == 0) {
 			log_error("shard_damaged",
 				  "device=%s shard=%u error=\"both superblocks are damaged\"",
-				  device->path, i);
+				  LOG_QUOTED(device->path), i);
 			continue;
 		}
 		ns = calloc(1, sizeof(*ns));
@@ -405,8 +406,8 @@ devices_open(struct node *node, struct opening *opening, char detail[DETAIL_BYTE
 		if (rc != 0 && is_away(rc) && !node->options.host_mode &&
 		    node->options.devices_count > 1) {
 			log_error("device_missing",
-				  "device=%s error=\"%s\" action=\"the node goes on without it\"",
-				  options->path, detail);
+				  "device=%s error=%s action=\"the node goes on without it\"",
+				  LOG_QUOTED(options->path), LOG_QUOTED(detail));
 			rc_away = rc;
 			rc = device_create(options->path, &device);
 			if (rc == 0) {
@@ -945,7 +946,7 @@ node_device_add(struct node *node, const struct node_device_options *options,
 	if (old != NULL) {
 		device_forget(node, old);
 	}
-	log_info("device_added", "device=%s", options->path);
+	log_info("device_added", "device=%s", LOG_QUOTED(options->path));
 	node_changed(node);
 	return 0;
 }
@@ -966,7 +967,7 @@ node_device_drop(struct node *node, const char *path, char detail[DETAIL_BYTES])
 		return -ETIMEDOUT;
 	}
 	device_forget(node, device);
-	log_info("device_removed", "device=%s", path);
+	log_info("device_removed", "device=%s", LOG_QUOTED(path));
 	node_changed(node);
 	return 0;
 }

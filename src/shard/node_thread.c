@@ -105,7 +105,7 @@ shard_ready_cb(void *arg, int rc, const struct recover_result *result)
 	log_info(
 	    "shard_ready",
 	    "shard=%s device=%s records=%llu footers_damaged=%u headers_damaged=%u recovery_us=%llu",
-	    stat_uuid_format(ns->slice.shard_uuid, uuid), ns->device->path,
+	    stat_uuid_format(ns->slice.shard_uuid, uuid), LOG_QUOTED(ns->device->path),
 	    (unsigned long long)result->records_seen, result->footers_damaged,
 	    result->headers_damaged, (unsigned long long)result->duration_us);
 	if (ns->failed == 0) {
@@ -234,11 +234,11 @@ node_device_fail(struct node_device *device, struct node *node, int rc)
 		return;
 	}
 	if (rc == -ECANCELED) {
-		log_info("device_removing", "device=%s", device->path);
+		log_info("device_removing", "device=%s", LOG_QUOTED(device->path));
 	} else {
 		log_error("device_failed",
 			  "device=%s error=\"%s\" action=\"dropped, the node goes on without it\"",
-			  device->path, error_text(rc));
+			  LOG_QUOTED(device->path), error_text(rc));
 	}
 	for (unsigned i = 0; i < node->threads_count; i++) {
 		struct drop_msg *drop = malloc(sizeof(*drop));

@@ -207,9 +207,9 @@ def test_reload(work, start_daemon):
 
 
 def test_log_lines(work, start_daemon):
-    """Every line of the log is key=value."""
-    format_image(work / "image", 64 * MIB)
-    daemon = start_daemon(work, [work / "image"])
+    """Every line of the log is key=value, whatever the names of devices and sockets are."""
+    format_image(work / 'an "image"', 64 * MIB)
+    daemon = start_daemon(work, [work / 'an "image"', work / 'no "image"'], listen=[f'unix:{work}/a "socket"'])
     daemon.stop()
     lines = [line for line in daemon.log().splitlines() if line.startswith("ts=")]
     assert len(lines) >= 2
