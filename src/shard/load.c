@@ -134,6 +134,14 @@ get_answer_miss(struct get_slot *slot, uint8_t reason)
 	get_answer(slot);
 }
 
+/* What its answer will take of the output's bounds, while the engine has it. */
+static void
+get_charge(struct get_slot *slot, int64_t bytes)
+{
+	slot->request->session->load_bytes += (uint64_t)bytes;
+	slot->request->eng->output_bytes += (uint64_t)bytes;
+}
+
 /* The engine is done with it. */
 static void
 get_ready(struct get_slot *slot)
@@ -141,7 +149,7 @@ get_ready(struct get_slot *slot)
 	struct request *request = slot->request;
 
 	slot->busy = false;
-	request->session->load_bytes -= slot->charge_bytes;
+	get_charge(slot, -(int64_t)slot->charge_bytes);
 	get_answer(slot);
 	session_work_later(request->session);
 	request_unref(request);
@@ -212,7 +220,6 @@ static bool
 get_dispatch(struct get_slot *slot, struct space_row *space)
 {
 	struct request *request = slot->request;
-	struct session *session = request->session;
 
 	if (space == NULL) {
 		get_answer_miss(slot, HR_REASON_ABSENT);
@@ -224,7 +231,7 @@ get_dispatch(struct get_slot *slot, struct space_row *space)
 	}
 	slot->get.space = space;
 	slot->busy = true;
-	session->load_bytes += slot->charge_bytes;
+	get_charge(slot, slot->charge_bytes);
 	request_ref(request);
 	if (engine_get(request->eng->engine, &slot->get)) {
 		get_ready(slot);
@@ -241,7 +248,7 @@ request_dispatch_gets(struct request *request, unsigned *budget)
 	    engine_space_by_number(request->eng->engine, request->header.space);
 
 	while (request->items_next<request->items_count && * budget> 0) {
-		if (session_output_full(session)) {
+		if (session_loads_wait(session)) {
 			return;
 		}
 		(*budget)--;
@@ -267,7 +274,7 @@ request_cancel_gets(struct request *request, bool answer)
 		if (slot->busy) {
 			engine_get_cancel(request->eng->engine, &slot->get);
 			slot->busy = false;
-			session->load_bytes -= slot->charge_bytes;
+			get_charge(slot, -(int64_t)slot->charge_bytes);
 			request_unref(request);
 		} else if (i < request->items_next) {
 			continue;

@@ -311,6 +311,9 @@ out_free(struct session *session, struct out *out)
 {
 	session->output_bytes -= out->counted_bytes;
 	session->shard->stat.output_bytes_now -= out->counted_bytes;
+	if (session->eng != NULL) {
+		session->eng->output_bytes -= out->counted_bytes;
+	}
 	out_drop(session, out);
 }
 
@@ -322,6 +325,9 @@ out_count(struct session *session, struct out *out)
 
 	out->counted_bytes += more;
 	session->output_bytes += more;
+	if (session->eng != NULL) {
+		session->eng->output_bytes += more;
+	}
 	stat->output_bytes_now += more;
 	stat->output_bytes_high = HR_MAX(stat->output_bytes_high, stat->output_bytes_now);
 }
@@ -459,6 +465,17 @@ session_output_full(const struct session *session)
 {
 	return session->output_bytes + session->load_bytes >=
 	       session->shard->options.output_bytes_max;
+}
+
+/* Values in output queues hold memory of the arena. Where those of all connections hold half of it, each has what is under way and
+ * no more, so that some that take nothing do not leave the others without: what is under way is what brings it back here. */
+bool
+session_loads_wait(const struct session *session)
+{
+	const struct shard_engine *eng = session->eng;
+
+	return session_output_full(session) || (session->output_bytes + session->load_bytes > 0 &&
+						eng->output_bytes >= eng->output_bytes_fair);
 }
 
 void

@@ -78,6 +78,7 @@ shard_engine_add(struct shard *shard, struct engine *engine)
 	options_fit(&shard->options, engine);
 	eng->shard = shard;
 	eng->engine = engine;
+	eng->output_bytes_fair = HR_MAX(arena_bytes_max(engine_arena(engine)) / 2, MiB(8));
 	list_init(&eng->sessions);
 	list_init(&eng->orphans);
 	list_add_tail(&shard->engines, &eng->link);
@@ -123,6 +124,7 @@ shard_session_gone(struct shard *shard, struct shard_engine *eng)
 		void (*removed)(void *arg) = eng->removed;
 		void *arg = eng->removed_arg;
 
+		HR_DASSERT(eng->output_bytes == 0);
 		list_del(&eng->link);
 		free(eng);
 		removed(arg);
@@ -417,6 +419,7 @@ shard_destroy(struct shard *shard)
 	HR_ASSERT(list_empty(&shard->stores));
 	while ((eng = list_pop_entry(&shard->engines, struct shard_engine, link)) != NULL) {
 		HR_ASSERT(list_empty(&eng->orphans));
+		HR_DASSERT(eng->output_bytes == 0);
 		free(eng);
 	}
 	while ((out = list_pop_entry(&shard->outs_spare, struct out, link)) != NULL) {

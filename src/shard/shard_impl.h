@@ -57,6 +57,8 @@ struct shard_engine {
 	struct engine *engine;
 	struct list_head sessions;
 	struct list_head orphans; /* struct request */
+	uint64_t output_bytes; /* queued for its sessions, and what their loads under way will add */
+	uint64_t output_bytes_fair; /* beyond it each has one load under way */
 	bool removing;
 	void (*removed)(void *arg);
 	void *removed_arg;
@@ -261,6 +263,7 @@ void session_end_after_output(struct session *session);
 bool session_idle(const struct session *session);
 void session_hello_done(struct session *session);
 bool session_output_full(const struct session *session);
+bool session_loads_wait(const struct session *session);
 
 struct out *out_create(struct session *session, unsigned op, uint64_t request_id);
 void out_add_iov(struct out *out, const struct iovec *iov, unsigned count);

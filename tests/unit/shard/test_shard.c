@@ -405,6 +405,50 @@ test_stalled_reader(void **state)
 	shard_rig_destroy(&sr);
 }
 
+/* Method: six readers that take nothing ask for more than the whole of the DRAM tier: what waits for them leaves room in it, so that a
+ * seventh peer's PUTs and GETs are served as if they were not there. */
+static void
+test_many_stalled_readers(void **state)
+{
+	enum { EACH = 20, VALUES = 6 * EACH, BYTES = 500000 };
+	struct peer peer, lazy[6];
+	struct shard_rig sr;
+
+	(void)state;
+	shard_rig_create(&sr, 22, NULL);
+	peer_open(&peer, &sr);
+	for (unsigned k = 1; k <= VALUES; k += 4) {
+		peer_put(&peer, k, 4, BYTES, HR_ACK_STABLE, HR_STATUS_OK);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(lazy); i++) {
+		struct wire_buf items = { 0 };
+
+		peer_connect(&lazy[i], &sr, true);
+		peer_hello(&lazy[i]);
+		peer_space_open(&lazy[i], 7);
+		lazy[i].lazy = true;
+		for (unsigned k = 0; k < EACH; k++) {
+			get_item_add(&items, 1 + i * EACH + k, 0, UINT32_MAX);
+		}
+		peer_frame_start(&lazy[i],
+				 (struct wire_header){ .op = WIRE_GET, .items_count = EACH },
+				 &items, NULL, 0);
+		wire_buf_free(&items);
+	}
+	shard_rig_settle(&sr, 1000000);
+	for (unsigned k = 200; k < 280; k += 4) {
+		peer_put(&peer, k, 4, BYTES, HR_ACK_STABLE, HR_STATUS_OK);
+		assert_int_equal(peer_get(&peer, k, BYTES), 0);
+		assert_int_equal(peer_get(&peer, 1 + k % VALUES, BYTES), 0);
+	}
+	assert_int_equal(shard_rig_stat(&sr).conns_now, 1 + ARRAY_SIZE(lazy));
+	for (unsigned i = 0; i < ARRAY_SIZE(lazy); i++) {
+		peer_close(&lazy[i]);
+	}
+	peer_close(&peer);
+	shard_rig_destroy(&sr);
+}
+
 /* Method: peers stop at every kind of place in a PUT; each is ended after its time and what it held is free. One that goes on, however
  * slowly, and one that is between two frames, are not. */
 static void
@@ -1039,17 +1083,29 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_put_get),	       cmocka_unit_test(test_ranges),
-		cmocka_unit_test(test_get_batch),      cmocka_unit_test(test_ids),
-		cmocka_unit_test(test_bad_input),      cmocka_unit_test(test_hello),
-		cmocka_unit_test(test_unknown_space),  cmocka_unit_test(test_stalled_reader),
-		cmocka_unit_test(test_killed_peer),    cmocka_unit_test(test_put_busy),
-		cmocka_unit_test(test_put_corrupt),    cmocka_unit_test(test_deadline),
-		cmocka_unit_test(test_put_foreign_id), cmocka_unit_test(test_killed_between_parts),
-		cmocka_unit_test(test_cancel),	       cmocka_unit_test(test_space_ops),
-		cmocka_unit_test(test_list),	       cmocka_unit_test(test_ping_map_stat),
-		cmocka_unit_test(test_drain),	       cmocka_unit_test(test_engine_remove),
-		cmocka_unit_test(test_split_stream),   cmocka_unit_test(test_stalled_sender),
+		cmocka_unit_test(test_put_get),
+		cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_get_batch),
+		cmocka_unit_test(test_ids),
+		cmocka_unit_test(test_bad_input),
+		cmocka_unit_test(test_hello),
+		cmocka_unit_test(test_unknown_space),
+		cmocka_unit_test(test_stalled_reader),
+		cmocka_unit_test(test_killed_peer),
+		cmocka_unit_test(test_put_busy),
+		cmocka_unit_test(test_put_corrupt),
+		cmocka_unit_test(test_deadline),
+		cmocka_unit_test(test_put_foreign_id),
+		cmocka_unit_test(test_killed_between_parts),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_space_ops),
+		cmocka_unit_test(test_list),
+		cmocka_unit_test(test_ping_map_stat),
+		cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_engine_remove),
+		cmocka_unit_test(test_split_stream),
+		cmocka_unit_test(test_stalled_sender),
+		cmocka_unit_test(test_many_stalled_readers),
 	};
 
 	return cmocka_run_group_tests_name("shard", tests, NULL, NULL);
