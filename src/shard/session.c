@@ -690,6 +690,10 @@ session_recv_cb(void *arg, int64_t result)
 		session_end_bad(session, "the peer ended within a frame");
 		return;
 	}
+	if (result == -EPROTO) {
+		session_end_bad(session, "more descriptors than belong to any frame");
+		return;
+	}
 	if (result <= 0) {
 		session->shard->stat.conns_ended_error += result < 0;
 		session_end(session);

@@ -283,6 +283,27 @@ def test_unsealed_staging_is_refused(node, witness):
     witness()
 
 
+def test_too_many_descriptors(node, witness):
+    """Descriptors that belong to no frame are kept up to a bound, then the connection ends, and all are closed."""
+    def open_files():
+        return len(os.listdir(f"/proc/{node.process.pid}/fd"))
+
+    counted, files = ended_bad(node), open_files()
+    fds = [os.memfd_create("surplus") for _ in range(8)]
+    with Connection(node.unix, features=3) as connection:
+        try:
+            for number in range(3):
+                socket.send_fds(connection.sock, [wire.frame(wire.PING, request=number + 50)], fds)
+        except OSError:
+            pass  # Ended before all of it was taken.
+        assert connection.ended()
+    for fd in fds:
+        os.close(fd)
+    wait_for("the counter", lambda: ended_bad(node) == counted + 1)
+    wait_for("they are closed", lambda: open_files() <= files)
+    witness()
+
+
 def sealed_memfd(data):
     import fcntl
     fd = os.memfd_create("staging", os.MFD_ALLOW_SEALING)
