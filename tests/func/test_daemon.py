@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -12,7 +13,7 @@ import libheadrace as lib
 import pytest
 import wire
 from blocks import assert_all_there, fill, key_of, look
-from harness import (GIB, MIB, WATCHDOG_S, Daemon, cli, cli_json, cli_ok, environment, format_image, free_port, program, wait_for)
+from harness import (GIB, MIB, ROOT, WATCHDOG_S, Daemon, cli, cli_json, cli_ok, environment, format_image, free_port, program, wait_for)
 
 
 def test_health_and_metrics(work, start_daemon):
@@ -350,6 +351,19 @@ def test_says_when_it_is_ready(work):
             assert listener.recv(100) == b"STOPPING=1"
         finally:
             daemon.kill()
+
+
+def test_packaged_files(work, start_daemon):
+    """The sample configuration can be used; the unit waits for readiness, and its umask lets the group connect to the Unix socket."""
+    done = subprocess.run([program("headraced"), "--config", ROOT / "packaging" / "headraced.yaml", "--check-config"], capture_output=True,
+                          timeout=WATCHDOG_S, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    unit = (ROOT / "packaging" / "headraced.service").read_text()
+    assert "Type=notify\n" in unit
+    format_image(work / "image", 64 * MIB)
+    umask = re.search(r"^UMask=(\d+)$", unit, re.MULTILINE).group(1)
+    daemon = start_daemon(work, [work / "image"], wrap=["sh", "-c", f'umask {umask}; exec "$@"', "sh"])
+    assert stat.S_IMODE(daemon.socket.stat().st_mode) == 0o770
 
 
 def test_check_config(work):
