@@ -314,7 +314,12 @@ io_device_sync(struct io_device *device, struct io_op *op, io_op_cb cb, void *ar
 int
 io_memory_register(struct io *io, void *base, size_t len)
 {
-	return io->disk_ops->memory_register(io, base, len);
+	int rc = io->disk_ops->memory_register(io, base, len);
+
+	if (rc < 0) {
+		io_memory_unregistered(io, rc);
+	}
+	return rc;
 }
 
 void

@@ -4,6 +4,7 @@
  * and waits; what has completed is collected on lists; then timers, device operations and network events run, in that order. A
  * callback that asks for something new is served in the next turn, so that no turn is endless.
  */
+#define HR_LOG_COMPONENT "io"
 #include "io/io.h"
 
 #include <errno.h>
@@ -15,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/error.h"
+#include "base/log.h"
 #include "io/io_impl.h"
 
 /* -- clock and randomness --------------------------------------------------------------------------------------------------- */
@@ -453,6 +456,24 @@ note_add(struct io *io, const char *what, int rc)
 
 	(void)snprintf(io->backend.note + len, sizeof(io->backend.note) - len, "%s%s refused: %s",
 		       len > 0 ? "; " : "", what, strerror(-rc));
+}
+
+void
+io_memory_unregistered(struct io *io, int rc)
+{
+	static atomic_flag said = ATOMIC_FLAG_INIT;
+
+	if (io->unregistered_noted) {
+		return;
+	}
+	io->unregistered_noted = true;
+	note_add(io, "registered memory", rc);
+	if (!atomic_flag_test_and_set(&said)) {
+		log_warn(
+		    "memory_unregistered",
+		    "error=\"%s\" note=\"works, with more CPU time; the limit is LimitMEMLOCK, ulimit -l\"",
+		    error_text(rc));
+	}
 }
 
 static enum io_disk_kind

@@ -252,6 +252,7 @@ struct io {
 	uint32_t sim_id;
 	bool sim_woken;
 	bool running;
+	bool unregistered_noted;
 	uint64_t now_us;
 	uint64_t callbacks_count;
 
@@ -282,7 +283,8 @@ void io_bury(struct io *io, struct io_object *object);
 int io_run_due(struct io *io);
 bool io_has_due(const struct io *io);
 bool io_timer_next(const struct io *io, uint64_t *ret_at_us);
-void io_pump(struct io *io); /* moves the device queue into the backend */
+void io_pump(struct io *io);			    /* moves the device queue into the backend */
+void io_memory_unregistered(struct io *io, int rc); /* noted once, and said once in a process */
 
 /* sim.c */
 int sim_io_attach(struct sim *sim, struct io *io);

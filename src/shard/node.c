@@ -488,6 +488,17 @@ shard_unplace(struct node *node, struct node_shard *ns)
 	free(ns);
 }
 
+/* Which seams were chosen; all threads probe alike. */
+static void
+backend_say(struct node *node)
+{
+	struct io_backend backend;
+
+	io_backend_get(node->threads[0].io, &backend);
+	log_info("backend", "disk=%s net=%s note=%s", backend.disk, backend.net,
+		 LOG_QUOTED(backend.note));
+}
+
 /* Shards of one device go to threads one after the other. */
 static int
 shards_open(struct node *node, struct opening *opening, char detail[DETAIL_BYTES])
@@ -513,6 +524,7 @@ shards_open(struct node *node, struct opening *opening, char detail[DETAIL_BYTES
 			return rc;
 		}
 	}
+	backend_say(node);
 	while ((ns = list_pop_entry(&opening->shards, struct node_shard, own_link)) != NULL) {
 		ns->dram_bytes =
 		    shard_dram_bytes(node, ns->slice.weight, HR_MAX(weights, UINT64_C(1)));

@@ -353,6 +353,35 @@ def test_says_when_it_is_ready(work):
             daemon.kill()
 
 
+def test_backend_is_said(work, start_daemon, nouring):
+    """Which seams were chosen, and why not the first choice, is one line of the log and a part of STAT."""
+    format_image(work / "image", 64 * MIB)
+    daemon = start_daemon(work, [work / "image"], wrap=[nouring])
+    said = [line for line in daemon.log().splitlines() if "event=backend" in line]
+    assert len(said) == 1 and said[0].endswith('disk=pread net=epoll note="io_uring refused: Operation not permitted"'), said
+    assert cli_json("stat", "--url", daemon.tcp, "--json")["nodes"][0]["backend"]["disk"] == "pread"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user's limits")
+def test_small_memory_lock_limit(work, start_daemon):
+    """Memory that may not be locked is used unregistered: said in one line and in STAT, and everything works."""
+    nobody = ["prlimit", "--memlock=65536:65536", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    if subprocess.run([*nobody, program("headraced"), "--help"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("the build folder is not readable by another user")
+    format_image(work / "image", 64 * MIB)
+    for path in (work, work / "image", work / "image.lock"):
+        os.chown(path, 65534, 65534)
+    daemon = start_daemon(work, [work / "image"], wrap=nobody)
+    with lib.Client(daemon.tcp) as client:
+        fill(client.space("x"), [key_of(0)], 100_000)
+        assert_all_there(client.space("x"), [key_of(0)], 100_000)
+    backend = cli_json("stat", "--url", daemon.tcp, "--json")["nodes"][0]["backend"]
+    if backend["disk"] != "io_uring":
+        pytest.skip(f"no io_uring for another user here: {backend}")
+    assert "registered memory refused" in backend["note"]
+    assert daemon.log().count("event=memory_unregistered") == 1
+
+
 def test_packaged_files(work, start_daemon):
     """The sample configuration can be used; the unit waits for readiness, and its umask lets the group connect to the Unix socket."""
     done = subprocess.run([program("headraced"), "--config", ROOT / "packaging" / "headraced.yaml", "--check-config"], capture_output=True,
