@@ -206,11 +206,12 @@ def test_file_url_in_a_closed_folder(work):
 @pytest.mark.slow
 def test_direct_io_refused(start_daemon, work):
     """Where the file system refuses O_DIRECT, the store says so once and goes on buffered."""
+    env = None
     probe = Path("/dev/shm") / f"headrace-probe-{os.getpid()}"
     try:
         fd = os.open(probe, os.O_CREAT | os.O_RDWR | os.O_DIRECT, 0o600)
         os.close(fd)
-        pytest.skip("/dev/shm takes O_DIRECT on this kernel")
+        env = {"HEADRACE_DIRECT": "0"}  # Here it takes it: then as if it did not.
     except OSError:
         pass
     finally:
@@ -218,7 +219,7 @@ def test_direct_io_refused(start_daemon, work):
     image = Path("/dev/shm") / f"headrace-test-{os.getpid()}"
     try:
         format_image(image, 64 * MIB)
-        daemon = start_daemon(work, [image])
+        daemon = start_daemon(work, [image], env=env)
         with lib.Client(daemon.tcp) as client:
             fill(client.space("x"), [key_of(index) for index in range(50)], 50_000)
             assert_all_there(client.space("x"), [key_of(index) for index in range(50)], 50_000)
