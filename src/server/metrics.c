@@ -29,6 +29,7 @@ static const struct metric_row rows[] = {
 	{ OF_NODE, GAUGE, "map_epoch", "map_epoch", NULL, "Epoch of the map of shards" },
 	{ OF_NODE, GAUGE, "threads", "threads", NULL, "Threads with shards" },
 	{ OF_NODE, GAUGE, "threads_silent", "threads_silent", NULL, "Threads that did not answer when these figures were collected" },
+	{ OF_NODE, COUNTER, "control_refused_total", "control_refused", NULL, "Control messages between threads that found a full queue: connections handed over, statistics" },
 	{ OF_NODE, GAUGE, "dram_bytes_max", "dram_bytes_max", NULL, "DRAM tier of the node" },
 	{ OF_NODE, COUNTER, "io_device_reads_total", "io.device_reads", NULL, "Device reads" },
 	{ OF_NODE, COUNTER, "io_device_writes_total", "io.device_writes", NULL, "Device writes" },

@@ -75,13 +75,11 @@ node_thread_send(struct node_thread *thread, struct node_msg *msg)
 	return true;
 }
 
-static void
-map_push_run(struct node_thread *thread, struct node_msg *msg)
+void
+node_thread_want(struct node_thread *thread, enum node_want want)
 {
-	free(msg);
-	if (!thread->stopping) {
-		shard_map_push(thread->shard);
-	}
+	atomic_fetch_or_explicit(&thread->wants, want, memory_order_release);
+	io_wake(thread->io);
 }
 
 void
@@ -95,14 +93,7 @@ node_changed(struct node *node)
 	pthread_cond_broadcast(&node->cond);
 	pthread_mutex_unlock(&node->mutex);
 	for (unsigned i = 0; !stopping && i < node->threads_count; i++) {
-		struct node_msg *msg = malloc(sizeof(*msg));
-
-		if (msg != NULL) {
-			msg->run = map_push_run;
-			if (!node_thread_send(&node->threads[i], msg)) {
-				free(msg);
-			}
-		}
+		node_thread_want(&node->threads[i], NODE_WANT_MAP_PUSH);
 	}
 }
 

@@ -75,12 +75,19 @@ struct node_shard {
 	int failed;
 };
 
+/* What must not be lost because a ring is full: a thread looks at it whenever it is woken. */
+enum node_want {
+	NODE_WANT_MAP_PUSH = 1u << 0,
+	NODE_WANT_DROPS = 1u << 1, /* of the shards whose device has failed */
+};
+
 struct node_thread {
 	struct node *node;
 	unsigned idx;
 	pthread_t pthread;
 	bool started;
 	struct mpsc_ring ring;
+	_Atomic unsigned wants; /* enum node_want */
 	struct io *io;
 	struct shard *shard;
 	struct list_head shards;
@@ -128,6 +135,7 @@ void node_wait_done(struct node_wait *wait, int rc, const char *detail);
 int node_wait_for(struct node_wait *wait, char detail[DETAIL_BYTES]);
 /* False: the ring is full. */
 bool node_thread_send(struct node_thread *thread, struct node_msg *msg);
+void node_thread_want(struct node_thread *thread, enum node_want want);
 void node_changed(struct node *node); /* epoch, waiters, map pushes; without node->mutex */
 
 /* -- node_thread.c -- */

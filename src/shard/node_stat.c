@@ -262,6 +262,18 @@ parts_json(struct node *node, const struct snapshot *snapshot, json_t *root)
 	json_object_set_new(root, "sessions", stat_json_sessions(&sessions));
 }
 
+static uint64_t
+control_refused(struct node *node)
+{
+	uint64_t count = 0;
+
+	for (unsigned i = 0; i < node->threads_count; i++) {
+		count += atomic_load_explicit(&node->threads[i].ring.refused_count,
+					      memory_order_relaxed);
+	}
+	return count;
+}
+
 char *
 node_stat_json(struct node *node)
 {
@@ -285,6 +297,8 @@ node_stat_json(struct node *node)
 					 (json_int_t)(node->started_us / 1000000)));
 	json_object_set_new(root, "map_epoch", json_integer((json_int_t)node->epoch));
 	json_object_set_new(root, "threads", json_integer(node->threads_count));
+	json_object_set_new(root, "control_refused",
+			    json_integer((json_int_t)control_refused(node)));
 	json_object_set_new(root, "dram_bytes_max",
 			    json_integer((json_int_t)node->options.dram_bytes));
 	json_object_set_new(root, "devices", devices_json(node));

@@ -192,19 +192,24 @@ node_shard_add(struct node_shard *ns, char detail[DETAIL_BYTES])
 	return node_wait_for(&add.wait, detail);
 }
 
-struct drop_msg {
-	struct node_msg msg;
-	struct node_device *device;
-};
+static bool
+device_has_failed(struct node_device *device, struct node *node)
+{
+	bool failed;
+
+	pthread_mutex_lock(&node->mutex);
+	failed = device->state == NODE_DEVICE_FAILED;
+	pthread_mutex_unlock(&node->mutex);
+	return failed;
+}
 
 static void
-drop_run(struct node_thread *thread, struct node_msg *msg)
+drops_run(struct node_thread *thread)
 {
-	struct drop_msg *drop = container_of(msg, struct drop_msg, msg);
 	struct node_shard *ns;
 
 	list_for_each_entry(ns, &thread->shards, own_link) {
-		if (ns->device == drop->device) {
+		if (device_has_failed(ns->device, thread->node)) {
 			if (ns->failed == 0) {
 				ns->failed = -ENODEV;
 				shard_state_set(ns, WIRE_FAILED);
@@ -212,7 +217,6 @@ drop_run(struct node_thread *thread, struct node_msg *msg)
 			shard_drop(ns);
 		}
 	}
-	free(drop);
 }
 
 /* Any thread. The first failure of one of its shards takes the device out of the node: the others' would follow anyway. */
@@ -241,13 +245,7 @@ node_device_fail(struct node_device *device, struct node *node, int rc)
 			  LOG_QUOTED(device->path), error_text(rc));
 	}
 	for (unsigned i = 0; i < node->threads_count; i++) {
-		struct drop_msg *drop = malloc(sizeof(*drop));
-
-		HR_ASSERT(drop != NULL);
-		*drop = (struct drop_msg){ .msg.run = drop_run, .device = device };
-		if (!node_thread_send(&node->threads[i], &drop->msg)) {
-			free(drop);
-		}
+		node_thread_want(&node->threads[i], NODE_WANT_DROPS);
 	}
 }
 
@@ -420,6 +418,19 @@ thread_drained_cb(void *arg)
 	}
 }
 
+static void
+wants_run(struct node_thread *thread)
+{
+	unsigned wants = atomic_exchange_explicit(&thread->wants, 0, memory_order_acquire);
+
+	if ((wants & NODE_WANT_DROPS) != 0) {
+		drops_run(thread);
+	}
+	if ((wants & NODE_WANT_MAP_PUSH) != 0 && !thread->stopping) {
+		shard_map_push(thread->shard);
+	}
+}
+
 void *
 node_thread_main(void *arg)
 {
@@ -433,6 +444,7 @@ node_thread_main(void *arg)
 		while ((msg = mpsc_ring_pop(&thread->ring)) != NULL) {
 			msg->run(thread, msg);
 		}
+		wants_run(thread);
 	}
 	/* What was closed last is still being given back. */
 	for (int i = 0; i < 3; i++) {
