@@ -632,6 +632,10 @@ node_create(const struct node_options *options, struct node **ret_node)
 	}
 	node->cluster_name = strdup(options->cluster_name != NULL ? options->cluster_name : "");
 	HR_ASSERT(node->cluster_name != NULL);
+	/* Devices that come later are opened with it, when the caller's configuration may be another one. */
+	node->policy = options->engine.policy != NULL ? strdup(options->engine.policy) : NULL;
+	HR_ASSERT(node->policy != NULL || options->engine.policy == NULL);
+	node->options.engine.policy = node->policy;
 	pthread_mutex_init(&node->mutex, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -645,6 +649,7 @@ node_create(const struct node_options *options, struct node **ret_node)
 		pthread_cond_destroy(&node->cond);
 		pthread_mutex_destroy(&node->mutex);
 		free(node->cluster_name);
+		free(node->policy);
 		free(node);
 		return rc;
 	}
@@ -828,6 +833,7 @@ node_stop(struct node *node, uint32_t drain_ms)
 	pthread_mutex_destroy(&node->mutex);
 	free(node->text);
 	free(node->cluster_name);
+	free(node->policy);
 	free(node);
 }
 

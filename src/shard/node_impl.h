@@ -109,7 +109,7 @@ struct node {
 	struct node_options options;
 	uint8_t uuid[16];
 	uint64_t started_us;
-	char *cluster_name;
+	char *cluster_name, *policy;
 	char *addresses[NODE_LISTEN_MAX];
 	char *text; /* of the map: addresses */
 	struct node_thread threads[NODE_THREADS_MAX];
