@@ -457,6 +457,9 @@ config_check(const struct config *config, struct errbuf *err)
 		rc = errf(err, -HR_ECONFIG,
 			  "--create-segment: wanted is a power of two, 8MiB … 1GiB");
 	}
+	if (rc == 0 && config->dram_bytes != 0 && config->dram_bytes < MiB(8)) {
+		rc = errf(err, -HR_ECONFIG, "--dram: wanted are at least 8MiB");
+	}
 	if (rc == 0 && config->create_bytes != 0 && config->device.count == 0) {
 		rc = errf(err, -HR_ECONFIG, "--create: wanted is also --device, the file to make");
 	}

@@ -179,6 +179,7 @@ test_command_line(void **state)
 		{ "headraced", "--config", "/nowhere.yaml", NULL },
 		{ "headraced", "--create", "1GiB", NULL },
 		{ "headraced", "--policy", "fifo", NULL },
+		{ "headraced", "--dram", "1MiB", NULL },
 	};
 	struct node_device_options devices[4];
 	struct node_options options;
