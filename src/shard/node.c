@@ -352,6 +352,25 @@ is_away(int rc)
 	return rc == -ENOENT || rc == -ENXIO || rc == -ENODEV || rc == -EIO;
 }
 
+/* One that should be there and is not: shown by statistics and the health page until it comes, or is wanted no more. */
+static int
+device_missing_add(struct node *node, const char *path, int error, const char *why)
+{
+	struct node_device *device;
+	int rc = device_create(path, &device);
+
+	if (rc != 0) {
+		return rc;
+	}
+	device->state = NODE_DEVICE_MISSING;
+	device->error = error;
+	snprintf(device->why, sizeof(device->why), "%s", why);
+	pthread_mutex_lock(&node->mutex);
+	list_add_tail(&node->devices, &device->link);
+	pthread_mutex_unlock(&node->mutex);
+	return 0;
+}
+
 /* -- start ---------------------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t
@@ -400,12 +419,8 @@ devices_open(struct node *node, struct opening *opening, char detail[DETAIL_BYTE
 				  "device=%s error=%s action=\"the node goes on without it\"",
 				  LOG_QUOTED(options->path), LOG_QUOTED(detail));
 			rc_away = rc;
-			rc = device_create(options->path, &device);
+			rc = device_missing_add(node, options->path, rc_away, detail);
 			if (rc == 0) {
-				device->state = NODE_DEVICE_MISSING;
-				device->error = rc_away;
-				snprintf(device->why, sizeof(device->why), "%s", detail);
-				list_add_tail(&node->devices, &device->link);
 				continue;
 			}
 		}
@@ -937,6 +952,9 @@ node_device_add(struct node *node, const struct node_device_options *options,
 	list_init(&shards);
 	rc = device_prepare(node, options, &device, &io_device, &shards, detail);
 	if (rc != 0) {
+		if (old == NULL && rc != -EEXIST) {
+			(void)device_missing_add(node, options->path, rc, detail);
+		}
 		return rc;
 	}
 	pthread_mutex_lock(&node->mutex);

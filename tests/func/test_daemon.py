@@ -291,9 +291,14 @@ def test_reload_devices(work, start_daemon):
             assert_all_there(client.space("reload"), keys, 3000)
             assert daemon.metric(rf'headrace_shard_blocks.*"{work}/b"') > 20
             config = (work / "headraced.yaml").read_text()
-            (work / "headraced.yaml").write_text(config.replace(f"  - {work}/b\n", ""))
+            (work / "headraced.yaml").write_text(config.replace(f"  - {work}/b\n", f"  - {work}/c\n"))
             daemon.process.send_signal(signal.SIGHUP)
             wait_for("the device is gone", lambda: f'"{work}/b"' not in daemon.get("/metrics")[1])
+            wait_for("one that is not there is named", lambda: f"{work}/c does not exist" in daemon.get("/healthz")[1])
+            assert daemon.metric(rf'headrace_device_up.*"{work}/c"') == 0
+            (work / "headraced.yaml").write_text(config.replace(f"  - {work}/b\n", ""))
+            daemon.process.send_signal(signal.SIGHUP)
+            wait_for("nobody misses it any more", lambda: daemon.get("/healthz") == (200, "ready\n"))
             wait_for("the map says so", lambda: client.space("reload").put(b"after", b"v") == "none")
         daemon.stop()
         daemon.check_log()
