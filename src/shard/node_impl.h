@@ -19,7 +19,8 @@
 #include "shard/stat_json.h"
 
 enum {
-	NODE_RING_SLOTS = 1024,
+	NODE_RING_SLOTS =
+	    8192, /* more than conns_max: a storm of connections to one thread goes through it */
 	NODE_LISTEN_MAX = 16,
 	NODE_THREADS_MAX = 64,
 	NODE_STATS_WAITING_MAX = 64,
@@ -141,8 +142,8 @@ void node_changed(struct node *node); /* epoch, waiters, map pushes; without nod
 /* -- node_thread.c -- */
 int node_thread_start(struct node_thread *thread);
 void *node_thread_main(void *arg);
-bool node_hand_over(void *arg, const uint8_t shard_uuid[16], int fd, const void *hello,
-		    size_t hello_bytes);
+int node_hand_over(void *arg, const uint8_t shard_uuid[16], int fd, const void *hello,
+		   size_t hello_bytes);
 const struct wire_map *node_map(void *arg);
 void node_thread_fini(struct node_thread *thread);
 int node_shard_open(struct node_shard *ns, char detail[DETAIL_BYTES]); /* before the thread runs */

@@ -290,7 +290,7 @@ thread_of_shard(struct node_thread *asking, const uint8_t uuid[16])
 	return found;
 }
 
-bool
+int
 node_hand_over(void *arg, const uint8_t shard_uuid[16], int fd, const void *hello,
 	       size_t hello_bytes)
 {
@@ -298,11 +298,11 @@ node_hand_over(void *arg, const uint8_t shard_uuid[16], int fd, const void *hell
 	struct adopt_msg *adopt;
 
 	if (thread == NULL) {
-		return false;
+		return -ENOENT;
 	}
 	adopt = malloc(sizeof(*adopt) + hello_bytes);
 	if (adopt == NULL) {
-		return false;
+		return -EAGAIN;
 	}
 	adopt->msg.run = adopt_run;
 	adopt->fd = fd;
@@ -310,9 +310,9 @@ node_hand_over(void *arg, const uint8_t shard_uuid[16], int fd, const void *hell
 	memcpy(adopt->hello, hello, hello_bytes);
 	if (!node_thread_send(thread, &adopt->msg)) {
 		free(adopt);
-		return false;
+		return -EAGAIN;
 	}
-	return true;
+	return 0;
 }
 
 /* -- map ---------------------------------------------------------------------------------------------------------------------------- */

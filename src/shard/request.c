@@ -2,6 +2,7 @@
 #define HR_LOG_COMPONENT "session"
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/utf8.h"
@@ -249,15 +250,17 @@ session_requests_allowed(struct session *session, unsigned *ret_status)
 
 /* -- HELLO --------------------------------------------------------------------------------------------------------------------- */
 
-/* The connection goes to the thread that has the shard. True: it is gone, or was refused. */
+/* The connection goes to the thread that has the shard. True: it is gone, or was ended. False: it is to be refused, with *ret_status. */
 static bool
-session_hand_over(struct session *session, const uint8_t shard_uuid[16], const uint8_t *items)
+session_hand_over(struct session *session, const uint8_t shard_uuid[16], const uint8_t *items,
+		  unsigned *ret_status)
 {
 	struct shard *shard = session->shard;
 	size_t bytes = WIRE_HEADER_BYTES + session->rx_header.items_bytes;
 	uint8_t *hello;
-	int fd;
+	int fd, rc;
 
+	*ret_status = WIRE_WRONG_SHARD;
 	if (session->adopted || shard->options.hand_over == NULL) {
 		return false;
 	}
@@ -267,23 +270,26 @@ session_hand_over(struct session *session, const uint8_t shard_uuid[16], const u
 	}
 	hello = malloc(bytes);
 	if (hello == NULL) {
+		*ret_status = WIRE_BUSY;
 		return false;
 	}
 	wire_header_encode(&session->rx_header, hello);
 	memcpy(hello + WIRE_HEADER_BYTES, items, session->rx_header.items_bytes);
 	fd = io_conn_detach(session->conn);
 	session->conn = NULL;
-	if (shard->options.hand_over(shard->options.arg, shard_uuid, fd, hello, bytes)) {
-		free(hello);
+	rc = shard->options.hand_over(shard->options.arg, shard_uuid, fd, hello, bytes);
+	free(hello);
+	if (rc == 0) {
 		shard->stat.conns_handed_over++;
 		session_detached(session);
 		return true;
 	}
-	free(hello);
 	if (io_conn_attach(shard->io, fd, &session->conn) != 0) {
+		(void)close(fd);
 		session_detached(session);
 		return true;
 	}
+	*ret_status = rc == -EAGAIN ? WIRE_BUSY : WIRE_WRONG_SHARD;
 	return false;
 }
 
@@ -368,6 +374,7 @@ session_hello(struct session *session, const uint8_t *items, const char **ret_wh
 	struct wire_reader reader = { items, items + session->rx_header.items_bytes };
 	struct wire_client_hello hello;
 	struct shard_engine *eng;
+	unsigned status;
 	int rc;
 
 	if (session->state != SESSION_HELLO) {
@@ -383,11 +390,11 @@ session_hello(struct session *session, const uint8_t *items, const char **ret_wh
 		return 0;
 	}
 	eng = shard_engine_find(shard, hello.shard_uuid);
-	if (eng == NULL && session_hand_over(session, hello.shard_uuid, items)) {
+	if (eng == NULL && session_hand_over(session, hello.shard_uuid, items, &status)) {
 		return 0;
 	}
 	if (eng == NULL || shard->draining || shard->stat.conns_now > shard->options.conns_max) {
-		session_hello_refuse(session, eng == NULL	? WIRE_WRONG_SHARD
+		session_hello_refuse(session, eng == NULL	? status
 					      : shard->draining ? WIRE_DRAINING
 								: WIRE_TOO_MANY);
 		return 0;

@@ -35,9 +35,10 @@ struct shard_options {
 	uint64_t borrow_bytes_max; /* per connection; 0 = a quarter of the arena */
 	uint32_t stalled_reader_s; /* a peer that takes nothing for so long while its output is full, or stops within a frame, is ended; 0 = 30 */
 	uint32_t hello_timeout_s;  /* 0 = 10 */
-	/* A HELLO for a shard of another thread: takes over the detached descriptor and the HELLO frame's bytes; false: no such shard. */
-	bool (*hand_over)(void *arg, const uint8_t shard_uuid[16], int fd, const void *hello,
-			  size_t hello_bytes);
+	/* A HELLO for a shard of another thread: takes over the detached descriptor and the HELLO frame's bytes. -ENOENT: no such shard;
+	 * -EAGAIN: its thread has as many before it as it takes. */
+	int (*hand_over)(void *arg, const uint8_t shard_uuid[16], int fd, const void *hello,
+			 size_t hello_bytes);
 	/* The map for HELLO's answer; the shard fills in its own when NULL. Borrowed until the next call. */
 	const struct wire_map *(*map)(void *arg);
 	/* STAT of the whole node, which takes the help of other threads: the answer comes by shard_stat_answer() with this token. False: too many are

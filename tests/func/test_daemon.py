@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -332,6 +333,33 @@ def test_open_files(work, start_daemon):
         for one in connections:
             one.close()
     wait_for("a new one is taken", lambda: cli("stat", "--url", daemon.tcp, "--json").returncode == 0)
+
+
+@pytest.mark.slow
+def test_storm_of_connections(work, start_daemon):
+    """Thousands that connect at once, as after a restart, and all want the shard of another thread: each of them gets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip(f"only {hard} files may be open here")
+    format_image(work / "image", 96 * MIB, shards=2)
+    daemon = start_daemon(work, [work / "image"], options=["--threads", "2"])
+    with wire.Connection(daemon.unix) as connection:
+        other, = {uuid for uuid, _, _, _ in connection.server.map.shards} - {connection.server.shard}
+    hello, sockets = wire.frame(wire.HELLO, wire.client_hello(shard=other), count=1), []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    try:
+        for _ in range(3500):
+            sockets.append(socket.socket(socket.AF_UNIX))
+            sockets[-1].connect(str(daemon.socket))  # Without a time limit: it waits where the queue of the listener is full.
+            sockets[-1].settimeout(WATCHDOG_S)
+            sockets[-1].sendall(hello)
+        answers = {wire.Frame(sock.recv(wire.HEADER_BYTES, socket.MSG_WAITALL)).status for sock in sockets}
+        assert answers == {wire.OK}, answers
+        assert daemon.metric("headrace_connections_handed_over_total") >= 3500
+    finally:
+        for sock in sockets:
+            sock.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_nodes_differ(work, start_daemon):
