@@ -184,6 +184,7 @@ piece_register(struct io *io)
 	unsigned slot = 0, at;
 	struct iovec piece;
 	__u64 tag = 0;
+	int rc;
 
 	if (!warm_next(disk->warm, &piece)) {
 		return;
@@ -191,8 +192,11 @@ piece_register(struct io *io)
 	while (slot < DISK_BUFFERS_MAX && disk->slots_used[slot]) {
 		slot++;
 	}
-	if (slot == DISK_BUFFERS_MAX ||
-	    io_uring_register_buffers_update_tag(&disk->ring->uring, slot, &piece, &tag, 1) < 0) {
+	rc = slot == DISK_BUFFERS_MAX
+		 ? -ENOBUFS
+		 : io_uring_register_buffers_update_tag(&disk->ring->uring, slot, &piece, &tag, 1);
+	if (rc < 0) {
+		io_memory_unregistered(io, rc);
 		warm_destroy(disk->warm);
 		disk->warm = NULL;
 		return;
