@@ -53,6 +53,7 @@ struct reclaim {
 };
 
 static void carry_go(struct reclaim *r);
+static void victim_lose(struct reclaim *r);
 
 int
 reclaim_create(struct engine *engine)
@@ -251,6 +252,10 @@ victim_finish(struct reclaim *r)
 	if (engine->drops_pending > 0) {
 		retry_start(engine);
 		return;
+	}
+	/* With a damaged footer and a damaged unit header, no descriptor has named what lies behind that header. */
+	if (engine->policy->live_pages(engine->evict, r->victim) > 0) {
+		victim_lose(r);
 	}
 	/* Records died in it because of others, of tombstones, of drops. Were these lost with the power after the segment is free, what was older
 	 * still would come back. */
@@ -905,8 +910,8 @@ lose_multi(struct reclaim *r)
 	return false;
 }
 
-/* Neither footer nor headers can be read, again and again: nothing says what the records there are, only the index that there are some, by
- * their places. They go, so that the segment can be used again. Whose they were is not known: the usage of their spaces stays too
+/* Neither footer nor headers can be read, again and again (or the headers only in part): nothing says what the records there are, only
+ * the index that there are some, by their places. They go, so that the segment can be used again. Whose they were is not known: the usage of their spaces stays too
  * high until the next start counts again. What they may have replaced could come back at a start with or without this: it could not
  * read the segment either. */
 static void

@@ -131,6 +131,49 @@ test_victim_unreadable(void **state)
 	rig_destroy(&rig);
 }
 
+/* Method: the footers of the coldest segments go bad, and a unit header in the middle of each: what lies behind that header cannot be found
+ * any more. It is given up with its segment, PUTs go on, and what is in the index is there. */
+static void
+test_victim_half_readable(void **state)
+{
+	struct rig rig;
+	uint64_t first, version, bytes;
+	uint8_t page[4096];
+
+	(void)state;
+	rig_create(&rig, 11, MiB(96), MiB(8));
+	for (uint64_t k = 0; k < 500; k++) {
+		assert_int_equal(
+		    rig_put(&rig, k, 0, k % 50 == 7 ? MiB(2) : 65536, HR_ACK_STABLE, false).status,
+		    HR_STATUS_OK);
+	}
+	first = rig.slices[0].slice_off_bytes + rig.slices[0].meta_bytes;
+	for (uint64_t s = 0; s < 3; s++) {
+		uint64_t end = first + (s + 1) * MiB(8);
+
+		assert_int_equal(sim_device_peek(rig.sim, "disk", end - 4096, page, 4096), 0);
+		page[4096 - 30] ^= 1;
+		assert_int_equal(sim_device_poke(rig.sim, "disk", end - 4096, page, 4096), 0);
+		for (uint64_t off = first + s * MiB(8) + MiB(3); off < end; off += 4096) {
+			assert_int_equal(sim_device_peek(rig.sim, "disk", off, page, 4096), 0);
+			if (memcmp(page, "HRUNIT01", 8) == 0) {
+				page[50] ^= 1;
+				assert_int_equal(sim_device_poke(rig.sim, "disk", off, page, 4096),
+						 0);
+				break;
+			}
+		}
+	}
+	for (uint64_t k = 1000; k < 4000; k++) {
+		assert_int_equal(rig_put(&rig, k, 0, 65536, HR_ACK_RAM, false).status, HR_STATUS_OK);
+	}
+	for (uint64_t k = 0; k < 500; k++) {
+		assert_true(rig_get(&rig, k, 1, &version, &bytes) >= 0);
+	}
+	engine_check(rig.engine);
+	rig_destroy(&rig);
+}
+
 /* Method: delete, then every kind of restart: what was deleted stays so, and the reason is known while it is remembered. */
 static void
 test_delete(void **state)
@@ -805,6 +848,7 @@ main(void)
 		cmocka_unit_test(test_first_wins_and_replace),
 		cmocka_unit_test(test_put_numbers),
 		cmocka_unit_test(test_victim_unreadable),
+		cmocka_unit_test(test_victim_half_readable),
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_reclaim_keeps_the_hot),
