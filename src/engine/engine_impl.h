@@ -55,8 +55,9 @@ struct multi {
 	struct engine_owner *owner;
 	uint32_t space_number, space_generation;
 	uint8_t id[16];
-	uint64_t hash; /* index_key.hash of part 0: key of engine.multis once live */
-	uint64_t put_number;
+	uint64_t hash;	     /* index_key.hash of part 0: key of engine.multis once live */
+	uint64_t put_number; /* the caller's, while it is unfinished */
+	uint64_t log_number; /* what its records have: unlike the caller's, no other PUT's of this shard */
 	uint64_t block_bytes;
 	uint64_t birth;
 	uint64_t horizon; /* of what it replaced; 0 = nothing */

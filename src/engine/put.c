@@ -211,8 +211,9 @@ engine_put_abort(struct engine *engine, struct engine_put *put)
 
 /* ---- who wins ---- */
 
+/* m: of a block of many parts. */
 static struct desc
-desc_make(const struct engine_put *put, uint8_t kind)
+desc_make(const struct engine_put *put, const struct multi *m, uint8_t kind)
 {
 	const struct engine_put_args *a = &put->args;
 	struct desc d = {
@@ -224,8 +225,7 @@ desc_make(const struct engine_put *put, uint8_t kind)
 		.space_generation = a->space->generation,
 		.flags = a->pinned ? DESC_FLAG_PINNED : 0,
 		.expiry_ms = a->ttl_ms == 0 ? 0 : io_wall_ms(put->engine->io) + a->ttl_ms,
-		.put_number = a->parts_count > 1 ? a->put_number
-						 : 0, /* means nothing for one part */
+		.put_number = m != NULL ? m->log_number : 0,
 		.block_bytes = a->block_bytes,
 		.part = a->part,
 		.parts_count = a->parts_count,
@@ -517,10 +517,10 @@ published(struct engine_put *put, const struct index_key *key, struct found *old
 }
 
 static struct pending *
-value_pending(struct engine_put *put, uint64_t birth)
+value_pending(struct engine_put *put, const struct multi *m, uint64_t birth)
 {
 	struct engine *engine = put->engine;
-	struct desc desc = desc_make(put, DESC_VALUE);
+	struct desc desc = desc_make(put, m, DESC_VALUE);
 	struct pending *p;
 
 	desc.birth = birth;
@@ -561,7 +561,7 @@ put_single(struct engine_put *put, struct found *old)
 	struct engine *engine = put->engine;
 	const struct engine_put_args *a = &put->args;
 	uint64_t birth = log_birth_next(engine->log);
-	struct pending *p = value_pending(put, birth);
+	struct pending *p = value_pending(put, NULL, birth);
 	struct index_key key =
 	    index_key_make(engine->index, a->space->number, a->space->generation, a->id, 0);
 	struct index_entry entry;
@@ -610,7 +610,7 @@ put_commit_parts(struct engine_put *put, struct found *old)
 {
 	struct engine *engine = put->engine;
 	struct multi *m = put->multi;
-	struct desc desc = desc_make(put, DESC_COMMIT);
+	struct desc desc = desc_make(put, m, DESC_COMMIT);
 	struct index_key key =
 	    index_key_make(engine->index, m->space_number, m->space_generation, m->id, 0);
 	struct index_entry entry = {
@@ -695,6 +695,8 @@ held_create(struct engine *engine, const struct engine_put_args *a)
 	m->space_generation = a->space->generation;
 	memcpy(m->id, a->id, 16);
 	m->put_number = a->put_number;
+	/* A caller may use a number again, and two callers the same one: a start would mix their parts. Births are given once. */
+	m->log_number = log_birth_next(engine->log);
 	m->block_bytes = a->block_bytes;
 	m->expiry_ms = a->ttl_ms == 0 ? 0 : io_wall_ms(engine->io) + a->ttl_ms;
 	list_add_tail(&owner->unfinished, &m->link);
@@ -741,7 +743,7 @@ put_part(struct engine_put *put)
 		put_answer(put, HR_STATUS_REFUSED, reason);
 		return true;
 	}
-	p = value_pending(put, 0);
+	p = value_pending(put, m, 0);
 	if (p == NULL) {
 		return false;
 	}

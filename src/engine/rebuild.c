@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "engine/engine_impl.h"
 
 #define TOMBSTONE (PLACE_PENDING | ((UINT64_C(1) << 33) - 1))
@@ -23,7 +24,7 @@ struct rebuild_put {
 
 struct rebuild {
 	struct engine *engine;
-	struct hashmap puts;  /* PUT number folded with the id -> struct rebuild_put * */
+	struct hashmap puts;  /* identity hash folded with the PUT number -> struct rebuild_put * */
 	uint64_t *live_pages; /* by segment */
 	uint16_t *recency;    /* by segment */
 	uint64_t *generation;
@@ -174,14 +175,20 @@ visit_single(struct rebuild *rb, const struct desc *d, uint32_t segment)
 		      (d->flags & DESC_FLAG_PINNED) != 0);
 }
 
+/* NULL: no memory, or a PUT that is another one's for all its bits. */
 static struct rebuild_put *
-put_of(struct rebuild *rb, const struct desc *d)
+put_of(struct rebuild *rb, const struct desc *d, const struct index_key *key)
 {
-	uint64_t number = d->put_number ^ get_le64(d->id);
+	uint64_t number = key->hash ^ mix64(d->put_number);
 	struct rebuild_put *rp = hashmap_get_ptr(&rb->puts, number);
 
 	if (rp != NULL) {
-		return rp;
+		const struct multi *m = rp->multi;
+
+		return m->log_number == d->put_number && memcmp(m->id, d->id, 16) == 0 &&
+			       m->space_number == d->space_number
+			   ? rp
+			   : NULL;
 	}
 	rp = calloc(1, sizeof(*rp));
 	if (rp != NULL) {
@@ -198,7 +205,7 @@ put_of(struct rebuild *rb, const struct desc *d)
 	memcpy(rp->multi->id, d->id, 16);
 	rp->multi->space_number = d->space_number;
 	rp->multi->space_generation = d->space_generation;
-	rp->multi->put_number = d->put_number;
+	rp->multi->log_number = d->put_number;
 	rp->multi->block_bytes = d->block_bytes;
 	return rp;
 }
@@ -206,11 +213,11 @@ put_of(struct rebuild *rb, const struct desc *d)
 static void
 visit_part(struct rebuild *rb, const struct desc *d, uint32_t segment, uint64_t generation)
 {
-	struct rebuild_put *rp = put_of(rb, d);
-	struct multi *m;
 	place_t place = place_make(rb->engine, segment, d->value_off);
 	struct index_key key =
 	    index_key_make(rb->engine->index, d->space_number, d->space_generation, d->id, 0);
+	struct rebuild_put *rp = put_of(rb, d, &key);
+	struct multi *m;
 
 	if (rp == NULL) {
 		return;
@@ -221,6 +228,9 @@ visit_part(struct rebuild *rb, const struct desc *d, uint32_t segment, uint64_t 
 		return;
 	}
 	if (d->kind == DESC_COMMIT) {
+		if (rp->committed && rp->commit_birth >= d->birth) {
+			return;
+		}
 		rp->committed = true;
 		rp->commit_birth = d->birth;
 		rp->pinned = (d->flags & DESC_FLAG_PINNED) != 0;

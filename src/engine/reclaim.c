@@ -362,7 +362,7 @@ commit_evict(struct carry *c)
 	struct found found;
 	bool needed;
 
-	if (m == NULL || m->put_number != c->desc.put_number ||
+	if (m == NULL || m->log_number != c->desc.put_number ||
 	    !record_at(engine, c->desc.space_number, c->desc.space_generation, c->desc.id, 0,
 		       m->parts[0].place, &found)) {
 		return false;
@@ -820,7 +820,7 @@ consider(struct reclaim *r, const struct desc *d)
 	case DESC_COMMIT:
 		key = index_key_make(engine->index, d->space_number, d->space_generation, d->id, 0);
 		m = hashmap_get_ptr(&engine->multis, key.hash);
-		if (m != NULL && m->put_number == d->put_number) {
+		if (m != NULL && m->log_number == d->put_number) {
 			(void)carry_add(r, d, UINT32_MAX, true);
 		} else {
 			consider_expired(r, d);

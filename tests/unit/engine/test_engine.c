@@ -101,6 +101,62 @@ test_put_numbers(void **state)
 	rig_destroy(&rig);
 }
 
+/* A block of two parts under this PUT number. */
+static void
+put_two_parts(struct rig *rig, uint64_t key, uint64_t version, struct engine_put_args args)
+{
+	for (uint16_t i = 0; i < 2; i++) {
+		struct rig_wait w = { 0 };
+		enum hr_reason reason;
+		struct engine_put *put =
+		    rig_put_part(rig, key, version, MiB(1) + 100, i, &args, &reason);
+
+		assert_non_null(put);
+		engine_put_commit(rig->engine, put, rig_on_put, &w);
+		rig_until(rig, &w);
+		assert_int_equal(w.put.status, HR_STATUS_OK);
+	}
+}
+
+/* Method: PUT numbers are the callers'. Two blocks whose numbers and ids fold to the same, then one number for two PUTs of one key, of which
+ * the older one lies in the newer segment: a start still tells them apart. */
+static void
+test_put_numbers_of_others(void **state)
+{
+	struct rig rig;
+	struct engine_put_args args = { .put_number = 5, .ack = HR_ACK_STABLE };
+	struct rig_wait w = { 0 };
+	uint64_t version, bytes;
+	uint8_t id[2][16];
+
+	(void)state;
+	rig_create(&rig, 12, MiB(96), MiB(8));
+	engine_space_set(rig.engine, rig.space, 0, MiB(20), rig_on_space, &w);
+	rig_until(&rig, &w);
+	rig_id(1, id[0]);
+	rig_id(2, id[1]);
+	put_two_parts(&rig, 1, 0, args);
+	args.put_number = 5 ^ get_le64(id[0]) ^ get_le64(id[1]);
+	put_two_parts(&rig, 2, 0, args);
+	args.put_number = 6;
+	args.pinned = true;
+	put_two_parts(&rig, 3, 0, args);
+	args.pinned = false;
+	args.replace = true;
+	put_two_parts(&rig, 3, 1, args);
+	rig_close(&rig);
+	rig_open(&rig);
+	for (uint64_t key = 1; key <= 3; key++) {
+		assert_int_equal(rig_get(&rig, key, 2, &version, &bytes), 0);
+		assert_int_equal(version, key == 3);
+	}
+	for (uint64_t k = 1000; k < 3000; k++) {
+		assert_int_equal(rig_put(&rig, k, 0, 65536, HR_ACK_RAM, false).status, HR_STATUS_OK);
+	}
+	engine_check(rig.engine);
+	rig_destroy(&rig);
+}
+
 /* Method: the footer and the first header of the coldest segments cannot be read: they are given up after some tries, and PUTs go on. */
 static void
 test_victim_unreadable(void **state)
@@ -847,6 +903,7 @@ main(void)
 		cmocka_unit_test(test_put_get_sizes),
 		cmocka_unit_test(test_first_wins_and_replace),
 		cmocka_unit_test(test_put_numbers),
+		cmocka_unit_test(test_put_numbers_of_others),
 		cmocka_unit_test(test_victim_unreadable),
 		cmocka_unit_test(test_victim_half_readable),
 		cmocka_unit_test(test_delete),
