@@ -110,32 +110,12 @@ list_pending(void *arg)
 	listing_end(l, 0, i < engine->slots_count ? cursor_make(l->segment, i) : 0, n);
 }
 
-void
-engine_list(struct engine *engine, struct space_row *space, uint64_t cursor, uint32_t max,
-	    engine_list_cb cb, void *arg)
+static void
+list_go(struct listing *l)
 {
-	struct listing *l = calloc(1, sizeof(*l));
+	struct engine *engine = l->engine;
 	struct segment_info info;
 
-	HR_ASSERTF(l != NULL, "no memory for a listing of %u", max);
-	l->engine = engine;
-	l->space_number = space->number;
-	l->space_generation = space->generation;
-	l->max = HR_MAX(1u, HR_MIN(max, 4096u));
-	l->cb = cb;
-	l->arg = arg;
-	if (cursor != 0) {
-		l->segment = (uint32_t)((cursor - 1) >> 32);
-		l->first = (uint32_t)(cursor - 1);
-	}
-	engine->async_now++;
-	if (engine->stat.lists_now++ >= ENGINE_LISTS_MAX || io_device_crowded(engine->device)) {
-		engine->stat.lists_refused++;
-		io_timer_set(engine->io, &l->timer, io_now_us(engine->io), list_refused, l);
-		return;
-	}
-	l->entries = calloc(l->max, sizeof(l->entries[0]));
-	HR_ASSERTF(l->entries != NULL, "no memory for a listing of %u", l->max);
 	for (; l->segment < engine->slice.segments_count; l->segment++, l->first = 0) {
 		log_segment_info(engine->log, l->segment, &info);
 		if (engine->policy->live_pages(engine->evict, l->segment) == 0 &&
@@ -149,6 +129,44 @@ engine_list(struct engine *engine, struct space_row *space, uint64_t cursor, uin
 	}
 	l->segment = engine->slice.segments_count;
 	io_timer_set(engine->io, &l->timer, io_now_us(engine->io), list_pending, l);
+}
+
+static void
+on_list_flushed(void *arg, int rc)
+{
+	(void)rc; /* What is on flash can be listed all the same. */
+	list_go(arg);
+}
+
+void
+engine_list(struct engine *engine, struct space_row *space, uint64_t cursor, uint32_t max,
+	    engine_list_cb cb, void *arg)
+{
+	struct listing *l = calloc(1, sizeof(*l));
+
+	HR_ASSERTF(l != NULL, "no memory for a listing of %u", max);
+	l->engine = engine;
+	l->space_number = space->number;
+	l->space_generation = space->generation;
+	l->max = HR_MAX(1u, HR_MIN(max, 4096u));
+	l->cb = cb;
+	l->arg = arg;
+	engine->async_now++;
+	if (engine->stat.lists_now++ >= ENGINE_LISTS_MAX || io_device_crowded(engine->device)) {
+		engine->stat.lists_refused++;
+		io_timer_set(engine->io, &l->timer, io_now_us(engine->io), list_refused, l);
+		return;
+	}
+	l->entries = calloc(l->max, sizeof(l->entries[0]));
+	HR_ASSERTF(l->entries != NULL, "no memory for a listing of %u", l->max);
+	if (cursor != 0) {
+		l->segment = (uint32_t)((cursor - 1) >> 32);
+		l->first = (uint32_t)(cursor - 1);
+		list_go(l);
+		return;
+	}
+	/* What is pending now would be written behind the cursor, and be seen neither there nor among the pending records at the end. */
+	log_flush(engine->log, on_list_flushed, l);
 }
 
 /* ---- the sweep after a drop ---- */

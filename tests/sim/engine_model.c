@@ -1131,7 +1131,8 @@ quiet(struct world *w)
 		return;
 	}
 	engine_check(w->engine);
-	for (unsigned s = 0; s < SPACES; s++) {
+	/* LIST begins with a flush, which may meet the error that was injected. */
+	for (unsigned s = 0; s < SPACES && !w->down; s++) {
 		space_check(w, s);
 	}
 }

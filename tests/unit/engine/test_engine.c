@@ -230,6 +230,63 @@ test_victim_half_readable(void **state)
 	rig_destroy(&rig);
 }
 
+struct listing_seen {
+	bool done;
+	uint64_t cursor;
+	uint64_t keys; /* a bit each */
+};
+
+static void
+on_listed(void *arg, int rc, uint64_t cursor_next, const struct engine_list_entry *entries,
+	  uint32_t count)
+{
+	struct listing_seen *seen = arg;
+
+	assert_int_equal(rc, 0);
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t key = get_le64(entries[i].key);
+
+		if (key < 8) {
+			assert_false(seen->keys >> key & 1);
+			seen->keys |= UINT64_C(1) << key;
+		}
+	}
+	seen->cursor = cursor_next;
+	seen->done = true;
+}
+
+/* Method: blocks that were acknowledged in DRAM a moment ago are on their way to flash while LIST goes over the segments: each is seen, once. */
+static void
+test_list_sees_what_is_pending(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	rig_create(&rig, 14, MiB(96), MiB(8));
+	for (uint64_t k = 100; k < 1600; k++) {
+		rig_put(&rig, k, 0, 65536, HR_ACK_RAM,
+			false); /* Behind the open segment there is something to read. */
+	}
+	for (uint64_t wait_us = 0; wait_us < 5000; wait_us += 50) {
+		struct listing_seen seen = { 0 };
+
+		for (uint64_t k = 0; k < 8; k++) {
+			rig_put(&rig, k, 0, 5000, HR_ACK_RAM, false);
+		}
+		sim_run(rig.sim, rig_never, NULL, wait_us);
+		do {
+			seen.done = false;
+			engine_list(rig.engine, rig.space, seen.cursor, 50, on_listed, &seen);
+			rig_until(&rig, (struct rig_wait *)&seen);
+		} while (seen.cursor != 0);
+		assert_int_equal(seen.keys, 0xff);
+		for (uint64_t k = 0; k < 8; k++) {
+			rig_delete(&rig, k, HR_ACK_RAM);
+		}
+	}
+	rig_destroy(&rig);
+}
+
 /* Method: delete, then every kind of restart: what was deleted stays so, and the reason is known while it is remembered. */
 static void
 test_delete(void **state)
@@ -906,6 +963,7 @@ main(void)
 		cmocka_unit_test(test_put_numbers_of_others),
 		cmocka_unit_test(test_victim_unreadable),
 		cmocka_unit_test(test_victim_half_readable),
+		cmocka_unit_test(test_list_sees_what_is_pending),
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_reclaim_keeps_the_hot),
