@@ -262,6 +262,20 @@ on_tombstone_stable(struct pending *pending, int rc)
 	delete_answer(dw);
 }
 
+static void
+on_absence_stable(void *arg, int rc)
+{
+	struct delete_wait *dw = arg;
+
+	if (rc != 0 && rc != -ECANCELED) {
+		engine_fail(dw->engine, rc);
+	}
+	if (rc != 0) {
+		dw->reason = HR_REASON_DOWN;
+	}
+	delete_answer(dw);
+}
+
 /* What is being evicted is absent, but its record is on flash for a moment more. True: on_tombstone_stable() will answer. */
 static bool
 evicted_delete(struct engine *engine, const struct space_row *space, const uint8_t id[16],
@@ -318,6 +332,10 @@ engine_delete(struct engine *engine, struct space_row *space, const uint8_t id[1
 		dw->reason =
 		    HR_REASON_BUSY; /* Absent for a drop that may still be lost with the power. */
 	} else if (evicted_delete(engine, space, id, stable, dw)) {
+		return;
+	} else if (stable && dw->reason != HR_REASON_BUSY && dw->reason != HR_REASON_DOWN) {
+		/* The tombstone that made it absent may be in DRAM only: an earlier delete at a lower level, an expiry. */
+		log_flush(engine->log, on_absence_stable, dw);
 		return;
 	}
 	io_timer_set(engine->io, &dw->timer, io_now_us(engine->io), delete_answer, dw);

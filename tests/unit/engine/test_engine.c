@@ -317,6 +317,33 @@ test_delete(void **state)
 	rig_destroy(&rig);
 }
 
+/* Method: a block that is stable is deleted at the lower level, then again at the higher one, which finds it absent. The power goes: the second
+ * answer was a promise. */
+static void
+test_delete_twice(void **state)
+{
+	struct rig rig;
+	uint64_t version, bytes;
+
+	(void)state;
+	rig_create(&rig, 15, MiB(96), MiB(8));
+	for (uint64_t k = 0; k < 50; k++) {
+		assert_int_equal(rig_put(&rig, k, 0, 50000, HR_ACK_STABLE, false).status,
+				 HR_STATUS_OK);
+	}
+	for (uint64_t k = 0; k < 50; k++) {
+		assert_int_equal(rig_delete(&rig, k, HR_ACK_RAM), HR_REASON_NONE);
+	}
+	assert_int_equal(rig_delete(&rig, 49, HR_ACK_STABLE), HR_REASON_DELETED);
+	sim_power_cut(rig.sim, "disk", SIM_CUT_DROP);
+	sim_device_gone(rig.sim, "disk", true);
+	rig_close(&rig);
+	sim_device_gone(rig.sim, "disk", false);
+	rig_open(&rig);
+	assert_int_equal(rig_get(&rig, 49, 1, &version, &bytes), HR_REASON_ABSENT);
+	rig_destroy(&rig);
+}
+
 /* Method: drop, put again in the new generation, restart. */
 static void
 test_drop(void **state)
@@ -965,6 +992,7 @@ main(void)
 		cmocka_unit_test(test_victim_half_readable),
 		cmocka_unit_test(test_list_sees_what_is_pending),
 		cmocka_unit_test(test_delete),
+		cmocka_unit_test(test_delete_twice),
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_reclaim_keeps_the_hot),
 		cmocka_unit_test(test_lease),
