@@ -201,7 +201,8 @@ space_slot_decode(const struct superblock *slice, const uint8_t *p, size_t len,
 	if (get_le32(p + 8) > FORMAT_VERSION || get_le32(p + 12) != 0) {
 		return -HR_EVERSION;
 	}
-	if (get_le32(p + 8) != FORMAT_VERSION || memcmp(p + 16, slice->shard_uuid, 16) != 0) {
+	if (get_le32(p + 8) != FORMAT_VERSION || memcmp(p + 16, slice->shard_uuid, 16) != 0 ||
+	    slot.next_number == 0 || slot.next_number > SPACE_NUMBERS_END / 2) {
 		return -HR_ECORRUPT;
 	}
 	*ret = slot;
@@ -227,7 +228,7 @@ space_row_decode(const uint8_t *bytes, uint32_t idx, struct space_row *ret)
 	row.drop_generation = get_le64(p + 112);
 	memcpy(row.label, p + 120, 64);
 	row.label[63] = 0;
-	if (row.number == 0 || row.generation == 0) {
+	if (row.number == 0 || row.generation == 0 || row.generation > SPACE_NUMBERS_END / 2) {
 		return -HR_ECORRUPT;
 	}
 	*ret = row;
@@ -276,6 +277,22 @@ desc_valid(const struct desc *d)
 		       d->block_bytes <= BLOCK_BYTES_MAX;
 	}
 	return d->kind == DESC_TOMBSTONE && d->parts_count <= 1;
+}
+
+bool
+desc_fits(const struct superblock *slice, const struct desc *d)
+{
+	uint64_t parts = HR_MAX(div_round_up(d->block_bytes, slice->part_bytes), UINT64_C(1));
+	uint64_t off = (uint64_t)d->part * slice->part_bytes;
+
+	if (d->kind == DESC_TOMBSTONE) {
+		return true;
+	}
+	if (d->parts_count != parts) {
+		return false;
+	}
+	return d->kind == DESC_COMMIT ||
+	       d->stored_bytes == HR_MIN(d->block_bytes - off, (uint64_t)slice->part_bytes);
 }
 
 uint32_t

@@ -48,6 +48,12 @@ static_assert(SPACE_TABLE_A_OFF + SPACE_TABLE_BYTES <= SUPERBLOCK_B_OFF,
 static_assert(SPACE_TABLE_B_OFF + SPACE_TABLE_BYTES <= META_BYTES, "slot B ends before segment 0");
 static_assert(SPACE_TABLE_BYTES % PAGE_BYTES == 0, "slots are whole pages");
 
+/* Numbers of the shard are below these; what is found on flash must leave half of them. */
+#define BIRTHS_END (UINT64_C(1) << 48)
+#define SEQUENCES_END UINT64_MAX
+#define GENERATIONS_END UINT64_MAX
+#define SPACE_NUMBERS_END UINT32_MAX /* of spaces, and of their generations */
+
 enum unit_kind { UNIT_RECORDS = 1, UNIT_FREED = 2 };
 enum trailer_kind { TRAILER_SEALED = 1, TRAILER_FREED = 2 };
 
@@ -129,6 +135,8 @@ desc_size(const struct desc *desc)
 }
 /* True when the fields agree with each other as the page demands. What is appended must be; what was read may not be. */
 bool desc_valid(const struct desc *desc);
+/* True when its lengths are those of a block that was cut into parts of the slice's part_bytes (section 6, step 5). */
+bool desc_fits(const struct superblock *slice, const struct desc *desc);
 /* Returns desc_size(). */
 uint32_t desc_encode(const struct desc *desc, uint8_t *ret_bytes);
 /* `bytes` is 8-byte aligned; key and crcs of the result point into it. */

@@ -148,6 +148,14 @@ numbers_set(struct recovery *r)
 	log->stable_cap = log->recovered_seals > 0 ? r->stable_max : UINT64_MAX;
 }
 
+/* Without room for more of them the next start could not tell what is newer. */
+static bool
+numbers_sane(const struct recovery *r)
+{
+	return r->log->birth_newest < BIRTHS_END / 2 && r->sequence_max < SEQUENCES_END / 2 &&
+	       r->generation_max < GENERATIONS_END / 2;
+}
+
 static void
 remarked(void *arg, int rc)
 {
@@ -179,6 +187,7 @@ recovery_end(struct recovery *r, int rc)
 	struct seglog *log = r->log;
 	uint64_t now_us = io_now_us(log->io);
 
+	rc = rc == 0 && !numbers_sane(r) ? -HR_ECORRUPT : rc;
 	r->result.rc = rc;
 	r->result.duration_us = now_us - r->started_us;
 	r->result.tails_us = now_us - r->tails_started_us;
