@@ -205,6 +205,12 @@ void record_kill(struct engine *engine, struct found *found, uint8_t reason);
 bool record_at(struct engine *engine, uint32_t space_number, uint32_t space_generation,
 	       const uint8_t id[16], uint16_t part, place_t place, struct found *ret);
 void record_move(struct engine *engine, struct found *found, uint16_t part, place_t place);
+/* Values of no bytes have one place in their segment, so record_at() finds the live one for each of them. Of one identity the last counts:
+ * identity hash -> its position in `descs`. `ret_last` is empty, and stays so where there are none. -ENOMEM. */
+int empties_find(struct engine *engine, const struct desc *descs, uint32_t descs_count,
+		 struct hashmap *ret_last);
+bool empty_superseded(struct engine *engine, const struct hashmap *last, const struct desc *descs,
+		      uint32_t i);
 void multi_unhold(struct engine *engine, struct multi *multi, uint16_t part);
 uint32_t multi_part_bytes(const struct engine *engine, const struct multi *multi, uint16_t part);
 /* Usage is not touched when the generation is not the row's: a drop has set it to zero. */

@@ -73,13 +73,19 @@ static void
 on_list_descs(void *arg, int rc, const struct desc *descs, uint32_t descs_count)
 {
 	struct listing *l = arg;
+	struct hashmap empties;
 	uint32_t n = 0, i;
 
+	hashmap_init(&empties, io_random_u64(l->engine->io));
+	/* Without memory for it, one of no bytes may be seen twice. */
+	(void)empties_find(l->engine, descs, descs_count, &empties);
 	for (i = l->first; rc == 0 && i < descs_count && n < l->max; i++) {
-		if (listed(l, &descs[i], place_make(l->engine, l->segment, descs[i].value_off))) {
+		if (!empty_superseded(l->engine, &empties, descs, i) &&
+		    listed(l, &descs[i], place_make(l->engine, l->segment, descs[i].value_off))) {
 			entry_fill(&l->entries[n++], &descs[i]);
 		}
 	}
+	hashmap_fini(&empties);
 	/* A segment that cannot be read is passed over: its blocks are misses, too. */
 	listing_end(l, 0,
 		    rc == 0 && i < descs_count ? cursor_make(l->segment, i)

@@ -932,6 +932,7 @@ on_victim_descs(void *arg, int rc, const struct desc *descs, uint32_t descs_coun
 {
 	struct reclaim *r = arg;
 	struct engine *engine = r->engine;
+	struct hashmap empties;
 
 	r->deciding = false;
 	if (gives_up(engine)) {
@@ -951,8 +952,11 @@ on_victim_descs(void *arg, int rc, const struct desc *descs, uint32_t descs_coun
 		r->unreadable = 0;
 		r->carries = calloc(HR_MAX(descs_count, 1u), sizeof(r->carries[0]));
 	}
+	hashmap_init(&empties, io_random_u64(engine->io));
 	if (r->carries == NULL ||
-	    hashmap_reserve(&r->evicted, r->evicted.count + descs_count) != 0) {
+	    hashmap_reserve(&r->evicted, r->evicted.count + descs_count) != 0 ||
+	    empties_find(engine, descs, descs_count, &empties) != 0) {
+		hashmap_fini(&empties);
 		carries_free(
 		    r); /* No memory now, or an error that may pass: a victim is chosen again. */
 		r->running = false;
@@ -962,8 +966,11 @@ on_victim_descs(void *arg, int rc, const struct desc *descs, uint32_t descs_coun
 	}
 	r->oldest = log_generation_oldest(engine->log, r->victim);
 	for (uint32_t i = 0; i < descs_count; i++) {
-		consider(r, &descs[i]);
+		if (!empty_superseded(engine, &empties, descs, i)) {
+			consider(r, &descs[i]);
+		}
 	}
+	hashmap_fini(&empties);
 	budget_apply(r);
 	qsort(r->carries, r->carries_count, sizeof(r->carries[0]), place_cmp);
 	for (uint32_t i = 0; i < r->carries_count; i++) {

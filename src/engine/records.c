@@ -281,6 +281,42 @@ record_move(struct engine *engine, struct found *found, uint16_t part, place_t p
 	HR_ASSERT(index_update(engine->index, &found->key, old, &found->entry));
 }
 
+static bool
+is_empty_value(const struct desc *d)
+{
+	return d->kind == DESC_VALUE && d->stored_bytes == 0;
+}
+
+static uint64_t
+desc_hash(const struct engine *engine, const struct desc *d)
+{
+	return index_key_make(engine->index, d->space_number, d->space_generation, d->id, d->part)
+	    .hash;
+}
+
+int
+empties_find(struct engine *engine, const struct desc *descs, uint32_t descs_count,
+	     struct hashmap *ret_last)
+{
+	for (uint32_t i = 0; i < descs_count; i++) {
+		if (is_empty_value(&descs[i]) &&
+		    hashmap_put(ret_last, desc_hash(engine, &descs[i]), i) != 0) {
+			return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+bool
+empty_superseded(struct engine *engine, const struct hashmap *last, const struct desc *descs,
+		 uint32_t i)
+{
+	uint64_t at = i;
+
+	return is_empty_value(&descs[i]) && hashmap_get(last, desc_hash(engine, &descs[i]), &at) &&
+	       at != i;
+}
+
 /* ---- Pending records ---- */
 
 static void

@@ -344,6 +344,74 @@ test_delete_twice(void **state)
 	rig_destroy(&rig);
 }
 
+/* Method: blocks of no bytes are put, deleted and put again within one segment, where all of them have one place. Reclaim carries what is live, with
+ * its own birth and TTL, and LIST shows it once, though an older segment keeps the tombstones alive. */
+static void
+test_empty_blocks(void **state)
+{
+	struct engine_put_args args = { .pinned = true };
+	struct rig rig;
+	struct rig_wait w = { 0 };
+	struct listing_seen seen = { 0 };
+	struct engine_stat stat;
+	enum hr_reason reason;
+
+	(void)state;
+	rig_create(&rig, 16, MiB(96), MiB(8));
+	engine_space_set(rig.engine, rig.space, 0, MiB(20), rig_on_space, &w);
+	rig_until(&rig, &w);
+	for (uint64_t k = 100; k < 106; k++) {
+		struct engine_put *put = rig_put_part(&rig, k, 0, MiB(1), 0, &args, &reason);
+
+		w = (struct rig_wait){ 0 };
+		engine_put_commit(rig.engine, put, rig_on_put, &w);
+		rig_until(&rig, &w);
+	}
+	for (uint64_t round = 0; round < 3; round++) {
+		for (uint64_t k = 0; k < 8; k++) {
+			struct engine_put *put;
+
+			args = (struct engine_put_args){ .ack = HR_ACK_STABLE,
+							 .replace = k % 2 == 0,
+							 .ttl_ms = round == 0 ? 3600000 : 0 };
+			put = rig_put_part(&rig, k, 0, 0, 0, &args, &reason);
+			w = (struct rig_wait){ 0 };
+			engine_put_commit(rig.engine, put, rig_on_put, &w);
+			rig_until(&rig, &w);
+			assert_int_equal(w.put.status, HR_STATUS_OK);
+			if (round < 2 && k % 2 == 1) {
+				rig_delete(&rig, k, HR_ACK_RAM);
+			}
+		}
+	}
+	do {
+		seen.done = false;
+		engine_list(rig.engine, rig.space, seen.cursor, 50, on_listed, &seen);
+		rig_until(&rig, (struct rig_wait *)&seen);
+	} while (seen.cursor != 0);
+	assert_int_equal(seen.keys, 0xff);
+	for (uint64_t k = 1000; k < 4000; k++) {
+		assert_int_equal(rig_put(&rig, k, 0, 65536, HR_ACK_RAM, false).status, HR_STATUS_OK);
+		for (uint64_t j = 0; j < 8 && k % 10 == 0; j++) {
+			assert_true(rig_exists(&rig, j, 10000).leased);
+		}
+	}
+	engine_stat_get(rig.engine, &stat);
+	assert_true(stat.reclaims > 10);
+	rig_close(&rig);
+	rig_open(&rig);
+	for (uint64_t k = 0; k < 8; k++) {
+		struct engine_get get;
+
+		rig_get_part(&rig, k, 0, &get);
+		assert_int_equal(get.status, HR_STATUS_OK);
+		assert_int_equal(get.expiry_ms, 0);
+		engine_get_done(rig.engine, &get);
+	}
+	engine_check(rig.engine);
+	rig_destroy(&rig);
+}
+
 /* Method: drop, put again in the new generation, restart. */
 static void
 test_drop(void **state)
@@ -993,6 +1061,7 @@ main(void)
 		cmocka_unit_test(test_list_sees_what_is_pending),
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_delete_twice),
+		cmocka_unit_test(test_empty_blocks),
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_reclaim_keeps_the_hot),
 		cmocka_unit_test(test_lease),
