@@ -63,7 +63,7 @@ superblock_geometry_valid(const struct superblock *sb)
 {
 	return sb->shards_count >= 1 && sb->shards_count <= SLICES_MAX &&
 	       sb->shard_idx < sb->shards_count && sb->slice_bytes > META_BYTES &&
-	       is_aligned(sb->slice_bytes, PAGE_BYTES) &&
+	       sb->slice_bytes <= SLICE_BYTES_MAX && is_aligned(sb->slice_bytes, PAGE_BYTES) &&
 	       sb->slice_bytes <= sb->device_bytes / sb->shards_count &&
 	       sb->slice_off_bytes == sb->shard_idx * sb->slice_bytes &&
 	       is_pow2(sb->segment_bytes) && sb->segment_bytes >= SEGMENT_BYTES_MIN &&

@@ -48,6 +48,9 @@ static_assert(SPACE_TABLE_A_OFF + SPACE_TABLE_BYTES <= SUPERBLOCK_B_OFF,
 static_assert(SPACE_TABLE_B_OFF + SPACE_TABLE_BYTES <= META_BYTES, "slot B ends before segment 0");
 static_assert(SPACE_TABLE_BYTES % PAGE_BYTES == 0, "slots are whole pages");
 
+/* The index has 33 bits for a page of a slice (index.h): larger devices are cut into more of them. */
+#define SLICE_BYTES_MAX (UINT64_C(32) << 40)
+
 /* Numbers of the shard are below these; what is found on flash must leave half of them. */
 #define BIRTHS_END (UINT64_C(1) << 48)
 #define SEQUENCES_END UINT64_MAX

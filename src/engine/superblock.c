@@ -204,6 +204,13 @@ geometry_check(const char *path, uint64_t size_bytes, const struct format_option
 		    segment >> 20);
 		return -HR_ESIZE;
 	}
+	if (size_bytes / shards > SLICE_BYTES_MAX) {
+		SAY(detail,
+		    "%s: %" PRIu64 " TiB is too large for %" PRIu32
+		    " shard(s) of at most 32 TiB; wanted are at least %" PRIu64 " shards",
+		    path, size_bytes >> 40, shards, div_round_up(size_bytes, SLICE_BYTES_MAX));
+		return -HR_ESIZE;
+	}
 	return 0;
 }
 

@@ -182,6 +182,10 @@ test_sizes(void **state)
 	assert_non_null(strstr(f->detail, "size is wanted"));
 	assert_int_equal(format(f, (struct format_options){ .size_bytes = MiB(32) }), -HR_ESIZE);
 	assert_non_null(strstr(f->detail, "33 MiB"));
+	/* More pages than an index entry can name. */
+	assert_int_equal(format(f, (struct format_options){ .size_bytes = UINT64_C(40) << 40 }),
+			 -HR_ESIZE);
+	assert_non_null(strstr(f->detail, "at least 2 shards"));
 	assert_int_equal(format(f, (struct format_options){ .size_bytes = MiB(256),
 							    .segment_bytes = MiB(64) }),
 			 -HR_ESIZE);
@@ -199,7 +203,8 @@ test_sizes(void **state)
 			 -HR_ESIZE);
 	assert_int_equal(format(f, (struct format_options){ .size_bytes = MiB(64), .stop = stop }),
 			 -EINTR);
-	assert_int_equal(format(f, (struct format_options){ .size_bytes = (uint64_t)1 << 60 }),
+	assert_int_equal(format(f, (struct format_options){ .size_bytes = (uint64_t)1 << 50,
+							    .shards_count = 64 }),
 			 -EFBIG);
 	assert_int_equal(stat(f->path, &st), -1); /* none of them left a file behind */
 	assert_int_equal(format(f, (struct format_options){ .size_bytes = MiB(33) }), 0);
