@@ -148,8 +148,16 @@ footer_read(void *arg, int64_t result)
 {
 	struct reading *r = arg;
 	struct seglog *log = r->log;
+	const struct segment *seg = &log->segments[r->segment];
 	struct trailer t;
 
+	if (seg->state != SEG_SEALED || seg->generation != r->generation) {
+		/* Freed meanwhile, and used again perhaps: what was read may be a freed mark. */
+		log->ops_count--;
+		reading_due(r, -ENOENT);
+		log_progress(log);
+		return;
+	}
 	if (result < 0 ||
 	    trailer_decode(&log->slice, r->segment, r->buf + r->buf_bytes - TRAILER_BYTES, &t) != 0 ||
 	    t.kind != TRAILER_SEALED || t.generation != r->generation ||

@@ -287,6 +287,55 @@ test_list_sees_what_is_pending(void **state)
 	rig_destroy(&rig);
 }
 
+struct endless_list {
+	struct rig *rig;
+	struct rig_wait end;
+	bool stop;
+};
+
+static void
+on_listed_again(void *arg, int rc, uint64_t cursor_next, const struct engine_list_entry *entries,
+		uint32_t count)
+{
+	struct endless_list *list = arg;
+
+	(void)entries;
+	(void)count;
+	assert_int_equal(rc, 0);
+	if (list->stop) {
+		list->end.done = true;
+	} else {
+		/* Not from the start, which would flush. */
+		engine_list(list->rig->engine, list->rig->space, HR_MAX(cursor_next, 1u), 4096,
+			    on_listed_again, list);
+	}
+}
+
+/* Method: LIST goes round and round while reclaim frees and uses the segments that it reads: none of their footers is damaged. */
+static void
+test_list_beside_reclaim(void **state)
+{
+	struct endless_list list = { 0 };
+	struct engine_stat stat;
+	struct rig rig;
+
+	(void)state;
+	rig_create(&rig, 17, MiB(96), MiB(8));
+	list.rig = &rig;
+	for (uint64_t k = 100; k < 9000; k++) {
+		rig_put(&rig, k, 0, 65536, HR_ACK_RAM, false);
+		if (k == 1000) {
+			engine_list(rig.engine, rig.space, 1, 4096, on_listed_again, &list);
+		}
+	}
+	list.stop = true;
+	rig_until(&rig, &list.end);
+	engine_stat_get(rig.engine, &stat);
+	assert_true(stat.reclaims > 40);
+	assert_int_equal(stat.log.footers_damaged, 0);
+	rig_destroy(&rig);
+}
+
 /* Method: delete, then every kind of restart: what was deleted stays so, and the reason is known while it is remembered. */
 static void
 test_delete(void **state)
@@ -1059,6 +1108,7 @@ main(void)
 		cmocka_unit_test(test_victim_unreadable),
 		cmocka_unit_test(test_victim_half_readable),
 		cmocka_unit_test(test_list_sees_what_is_pending),
+		cmocka_unit_test(test_list_beside_reclaim),
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_delete_twice),
 		cmocka_unit_test(test_empty_blocks),
