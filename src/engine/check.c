@@ -769,21 +769,23 @@ identity_decide(struct checker *c, const struct rec *recs, size_t count)
 	struct check_space *space = space_of(c, &recs[0]);
 	const struct rec *winner = NULL;
 	size_t live = 0;
+	bool incomplete = false;
 	int right = 1;
 
 	for (size_t i = 0; i < count && winner == NULL; i++) {
-		winner = competes(&recs[i]) ? &recs[i] : NULL;
+		if (!competes(&recs[i])) {
+			continue;
+		}
+		right = recs[i].kind == DESC_COMMIT ? parts_state(recs, count, &recs[i])
+						    : !recs[i].corrupt;
+		incomplete |= right < 0;
+		winner = right < 0 ? NULL : &recs[i];
 	}
+	c->report->blocks_incomplete += space != NULL && incomplete;
 	if (space != NULL && winner != NULL && winner->kind != DESC_TOMBSTONE &&
 	    (winner->expiry_ms == 0 || winner->expiry_ms > c->now_ms)) {
-		right = winner->kind == DESC_COMMIT ? parts_state(recs, count, winner)
-						    : !winner->corrupt;
-		if (right < 0) {
-			c->report->blocks_incomplete++;
-		} else {
-			block_count(c, space, winner, right > 0);
-			live = winner->kind == DESC_COMMIT ? winner->parts_count + 1u : 1;
-		}
+		block_count(c, space, winner, right > 0);
+		live = winner->kind == DESC_COMMIT ? winner->parts_count + 1u : 1;
 	}
 	c->report->records_dead += count - HR_MIN(live, count);
 }

@@ -54,7 +54,7 @@ def descriptors(data, count, chunk_bytes):
 
 
 class Slice:
-    """One shard's slice: `super`, `spaces`, `units` and `trailers` by segment, `state` of each segment, `records`."""
+    """One shard's slice: `super`, `spaces`, `units` and `trailers` by segment, `state` of each segment, `footer_lost`: walked for that."""
 
     def __init__(self, data, offset):
         self.data, self.base = data, offset
@@ -65,7 +65,7 @@ class Slice:
         self.uuid, self.segment_bytes = self.super["shard"], self.super["segment_bytes"]
         slots = [self._spaces(offset + at) for at in self.super["space_table_off"]]
         self.spaces = max((slot for slot in slots if slot), key=lambda slot: slot[0], default=(0, {}))[1]
-        self.units, self.trailers, self.state = {}, {}, {}
+        self.units, self.trailers, self.state, self.footer_lost = {}, {}, {}, set()
         for segment in range(self.super["segments_count"]):
             self._segment(segment)
 
@@ -134,6 +134,8 @@ class Slice:
         if tail and tail.kind == 1 and not (head and head.generation >= tail.generation and head.kind == 2):
             sealed = not (head and head.kind == 1 and head.generation > tail.generation)
             self.state[segment] = "sealed" if sealed and tail.whole else "walk"
+            if sealed and not tail.whole:
+                self.footer_lost.add(segment)
         elif head and head.kind == 1 and not (tail and tail.generation >= head.generation):
             self.state[segment] = "walk"
         else:
@@ -157,13 +159,14 @@ class Slice:
         """Section 6, steps 4 to 6: [(segments of its parts, first descriptor, its parts)] of every block that counts."""
         now_ms = time.time() * 1000 if now_ms is None else now_ms
         stable = max((unit.stable for units in self.units.values() for unit in units), default=0)
-        best, parts = {}, {}
+        rivals, parts = {}, {}
         for segment, state in self.state.items():
             if state == "sealed":
                 found = [(self.trailers[segment].generation, record) for record in self.trailers[segment].records]
             else:
                 found = [(unit.generation, record) for unit in self.units[segment] for record in unit.records
-                         if unit.sequence <= stable or record.kind != 1 or self.value_is_right(segment, record)]
+                         if record.kind != 1 or (unit.sequence <= stable and segment not in self.footer_lost) or
+                         self.value_is_right(segment, record)]
             for generation, record in found:
                 space = self.spaces.get(record.space)
                 if space is None or space[0] != record.generation:
@@ -173,15 +176,17 @@ class Slice:
                     slot = parts.setdefault((*name, record.put_number), {})
                     if record.part not in slot or slot[record.part][0] < generation:
                         slot[record.part] = (generation, segment, record)
-                elif name not in best or best[name][0] < (record.birth, generation):
-                    best[name] = ((record.birth, generation), segment, record)
+                else:
+                    rivals.setdefault(name, []).append(((record.birth, generation), segment, record))
         blocks = []
-        for (space, ident), (_, segment, record) in best.items():
-            if record.kind == 2 or (record.expiry_ms and record.expiry_ms <= now_ms):
-                continue
-            pieces = {0: (0, segment, record)} if record.kind == 1 else parts.get((space, ident, record.put_number), {})
-            if len(pieces) == max(record.parts, 1):
-                blocks.append([(at, piece) for _, at, piece in (pieces[part] for part in sorted(pieces))])
+        for name, records in rivals.items():
+            for _, segment, record in sorted(records, key=lambda rival: rival[0], reverse=True):
+                pieces = parts.get((*name, record.put_number), {}) if record.kind == 3 else {0: (0, segment, record)}
+                if len(pieces) < max(record.parts, 1):
+                    continue  # a commit whose parts are not all there
+                if record.kind != 2 and not (record.expiry_ms and record.expiry_ms <= now_ms):
+                    blocks.append([(at, piece) for _, at, piece in (pieces[part] for part in sorted(pieces))])
+                break
         return blocks
 
 

@@ -126,7 +126,9 @@ odd_records_put(struct lab *lab)
 	parts_put(lab, 1003, 3, 9, true);
 	parts_put(lab, 1004, 3, 1, true);  /* incomplete */
 	parts_put(lab, 1005, 2, 9, false); /* never committed */
-	parts_put(lab, 1006, 2, 9, true);  /* two PUTs of one id; the second counts */
+	assert_int_equal(lab_put_wait(lab, CLASS_FRESH, 1011, 300), 0);
+	parts_put(lab, 1011, 3, 1, true); /* would have replaced it, but is incomplete */
+	parts_put(lab, 1006, 2, 9, true); /* two PUTs of one id; the second counts */
 	parts_put(lab, 1006, 3, 9, true);
 	d = desc_of(lab, DESC_VALUE, 1007, 100);
 	d.expiry_ms = NOW_MS;
@@ -142,8 +144,8 @@ odd_records_put(struct lab *lab)
 	append_wait(lab, &d);
 }
 
-/* 1000, 1002, 1003, 1006, 1008 and the plain ones. */
-enum { ODD_LIVE = 5, PLAIN = 60 };
+/* 1000, 1002, 1003, 1006, 1008, 1011 and the plain ones. */
+enum { ODD_LIVE = 6, PLAIN = 60 };
 
 static int
 setup(void **state)
@@ -286,7 +288,7 @@ test_sound(void **state)
 	assert_same(lab, &report);
 	assert_int_equal(report.damaged, 0);
 	assert_int_equal(report.blocks, PLAIN + ODD_LIVE);
-	assert_int_equal(report.blocks_incomplete, 1);
+	assert_int_equal(report.blocks_incomplete, 2);
 	assert_int_equal(report.blocks_damaged, 0);
 	assert_int_equal(report.tombstones, 2);
 	assert_int_equal(report.segments, SEGMENTS);
