@@ -40,7 +40,7 @@ struct engine_options {
 	const char *policy;	   /* NULL = "lru" */
 	uint32_t reads_max;	   /* flash reads under way; 0 = 128 */
 	uint32_t reads_queued_max; /* gets that wait for one of them; beyond it they are busy; 0 = 4,096 */
-	uint32_t puts_max;	   /* PUTs begun and not answered; 0 = 4,096 */
+	uint32_t puts_max; /* PUTs begun and not answered, and blocks of several parts that are not complete; 0 = 4,096 */
 	uint32_t wa_limit_permille;	      /* all bytes written / payload; 0 = 1,170 */
 	size_t reason_bytes;		      /* 0 = 1 MiB */
 	uint64_t seed;			      /* 0 = from the io */

@@ -676,8 +676,12 @@ static struct multi *
 held_create(struct engine *engine, const struct engine_put_args *a)
 {
 	struct engine_owner *owner = a->owner;
-	struct multi *m = multi_create(a->parts_count), *oldest;
+	struct multi *m = NULL, *oldest;
 
+	/* Who begins blocks and does not end them would fill DRAM otherwise. */
+	if (engine->held.count < engine->options.puts_max) {
+		m = multi_create(a->parts_count);
+	}
 	if (m == NULL || hashmap_put_ptr(&engine->held, held_number(a), m) != 0) {
 		free(m);
 		return NULL;

@@ -36,7 +36,7 @@ const struct option config_options[] = {
 	OPTION(config, cluster, "cluster", OPTION_STRING, NULL, "name of the cluster, for statistics"),
 	OPTION(config, reads_max, "reads-max", OPTION_UINT, "128", "flash reads under way, per shard", .min = 1, .max = 65536),
 	OPTION(config, reads_queued_max, "reads-queued-max", OPTION_UINT, "4096", "gets that wait for one, per shard; more are busy", .min = 1, .max = 1048576),
-	OPTION(config, puts_max, "puts-max", OPTION_UINT, "4096", "puts begun and not answered, per shard; more are busy", .min = 1, .max = 1048576),
+	OPTION(config, puts_max, "puts-max", OPTION_UINT, "4096", "puts begun and not answered, and blocks of several parts not complete, per shard; more are busy", .min = 1, .max = 1048576),
 	OPTION(config, write_amplification_permille, "write-amplification-permille", OPTION_UINT, "1170", "bytes written ÷ payload that reclaim may cause", .min = 1001, .max = 10000),
 	OPTION(config, reason_bytes, "reason-memory", OPTION_SIZE, "1MiB", "memory for why blocks are gone, per shard", .min = 4096, .max = UINT64_C(1) << 32),
 	OPTION(config, conns_max, "conns-max", OPTION_UINT, "4096", "connections per thread", .min = 1, .max = 1048576),

@@ -157,6 +157,41 @@ test_put_numbers_of_others(void **state)
 	rig_destroy(&rig);
 }
 
+/* Method: a caller that begins blocks of many parts and never ends one of them: what the store keeps of them is bounded, and other blocks pass. */
+static void
+test_unfinished_bounded(void **state)
+{
+	struct engine_put_args args = { .ack = HR_ACK_RAM };
+	struct engine_stat stat;
+	struct rig rig;
+	uint64_t refused = 0;
+
+	(void)state;
+	rig_create(&rig, 18, MiB(96), MiB(8));
+	for (uint64_t k = 0; k < 10000; k++) {
+		struct rig_wait w = { 0 };
+		enum hr_reason reason;
+		struct engine_put *put;
+
+		args.put_number = k + 1;
+		put = rig_put_part(&rig, k, 0, MiB(127) + 1, 127, &args, &reason);
+		if (put == NULL) {
+			assert_int_equal(reason, HR_REASON_BUSY);
+			sim_run(rig.sim, rig_never, NULL, 10000);
+			continue;
+		}
+		engine_put_commit(rig.engine, put, rig_on_put, &w);
+		rig_until(&rig, &w);
+		assert_true(w.put.status == HR_STATUS_OK || w.put.reason == HR_REASON_BUSY);
+		refused += w.put.status != HR_STATUS_OK;
+	}
+	engine_stat_get(rig.engine, &stat);
+	assert_true(refused > 0);
+	assert_true(stat.multipart_unfinished_now <= 4096);
+	assert_int_equal(rig_put(&rig, 20000, 0, 5000, HR_ACK_STABLE, false).status, HR_STATUS_OK);
+	rig_destroy(&rig);
+}
+
 /* Method: the footer and the first header of the coldest segments cannot be read: they are given up after some tries, and PUTs go on. */
 static void
 test_victim_unreadable(void **state)
@@ -1105,6 +1140,7 @@ main(void)
 		cmocka_unit_test(test_first_wins_and_replace),
 		cmocka_unit_test(test_put_numbers),
 		cmocka_unit_test(test_put_numbers_of_others),
+		cmocka_unit_test(test_unfinished_bounded),
 		cmocka_unit_test(test_victim_unreadable),
 		cmocka_unit_test(test_victim_half_readable),
 		cmocka_unit_test(test_list_sees_what_is_pending),
