@@ -146,14 +146,14 @@ read_lost(struct flash_read *read)
 
 	if (record_at(engine, read->space_number, read->space_generation, read->id, read->part,
 		      read->place, &found)) {
-		/* The tombstone keeps what it may have replaced from coming back when its segment goes. After a drop none is
-		 * needed, and in the space's new generation it would be another block's. */
-		if (space->generation == read->space_generation) {
-			(void)tombstone_append(engine, space, read->id, log_birth_next(engine->log),
-					       log_generation_newest(engine->log), false, NULL,
-					       NULL);
+		/* The tombstone keeps what it may have replaced from coming back when its segment goes; without room for it the block
+		 * stays, and is found damaged again. After a drop none is needed, and in the space's new generation it would be
+		 * another block's. */
+		if (space->generation != read->space_generation ||
+		    tombstone_append(engine, space, read->id, log_birth_next(engine->log),
+				     log_generation_newest(engine->log), false, NULL, NULL) == 0) {
+			record_kill(engine, &found, HR_REASON_CORRUPT);
 		}
-		record_kill(engine, &found, HR_REASON_CORRUPT);
 	}
 	read_miss(read, HR_REASON_CORRUPT);
 }

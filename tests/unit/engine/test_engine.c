@@ -677,6 +677,58 @@ test_corrupt(void **state)
 	rig_destroy(&rig);
 }
 
+/* Method: a value that replaced another one is found damaged while the log has no room for a tombstone. Its segment is reclaimed; the other's is
+ * still in use when the store starts again. */
+static void
+test_corrupt_without_room(void **state)
+{
+	struct rig rig;
+	uint64_t version, bytes, key = 1000;
+	uint8_t page[4096], want[4096];
+	bool hit = false;
+	uint32_t segments;
+
+	(void)state;
+	rig_create(&rig, 19, MiB(96), MiB(8));
+	segments = rig.slices[0].segments_count;
+	for (uint32_t i = 0; i < segments; i++) {
+		rig.engine->seg_holds[i]++; /* No victim. */
+	}
+	rig_put(&rig, 1, 0, 4096, HR_ACK_STABLE, false);
+	for (unsigned i = 0; i < 130; i++) {
+		rig_put(&rig, key++, 0, 65536, HR_ACK_STABLE, false);
+	}
+	rig_put(&rig, 1, 1, 4096, HR_ACK_STABLE, true);
+	while (rig_put(&rig, key++, 0, 65536, HR_ACK_RAM, false).status == HR_STATUS_OK) {
+	}
+	while (rig_put(&rig, key++, 0, 0, HR_ACK_RAM, false).status == HR_STATUS_OK) {
+	}
+	rig_bytes(1, 1, 0, want, sizeof(want));
+	for (uint64_t off = MiB(1); off < MiB(96) && !hit; off += sizeof(page)) {
+		assert_int_equal(sim_device_peek(rig.sim, "disk", off, page, sizeof(page)), 0);
+		hit = memcmp(page, want, sizeof(page)) == 0;
+		page[1234] ^= 1;
+		if (hit) {
+			assert_int_equal(sim_device_poke(rig.sim, "disk", off, page, sizeof(page)),
+					 0);
+		}
+	}
+	assert_true(hit);
+	assert_int_equal(rig_get(&rig, 1, 2, &version, &bytes), HR_REASON_CORRUPT);
+	for (uint32_t i = 1; i < segments; i++) {
+		rig.engine->seg_holds[i]--;
+	}
+	for (unsigned i = 0; i < 3000; i++) {
+		assert_int_equal(rig_put(&rig, key++, 0, 65536, HR_ACK_RAM, false).status,
+				 HR_STATUS_OK);
+	}
+	rig.engine->seg_holds[0]--;
+	rig_close(&rig);
+	rig_open(&rig);
+	assert_true(rig_get(&rig, 1, 2, &version, &bytes) > 0);
+	rig_destroy(&rig);
+}
+
 /* Method: random operations against a model, with clean and unclean stops; only right bytes, nothing that was deleted or replaced
  * comes back, what was acknowledged as stable is there unless it was evicted, deleted or replaced. */
 enum { MODEL_KEYS = 300, MODEL_VERSIONS = 400 };
@@ -1153,6 +1205,7 @@ main(void)
 		cmocka_unit_test(test_lease),
 		cmocka_unit_test(test_ttl),
 		cmocka_unit_test(test_corrupt),
+		cmocka_unit_test(test_corrupt_without_room),
 		cmocka_unit_test(test_model),
 		cmocka_unit_test(test_no_segment_free),
 		cmocka_unit_test(test_part_refused),
