@@ -196,6 +196,11 @@ bool record_find(struct engine *engine, const struct space_row *space, const uin
 /* As record_find(), starting with candidate *cursor and moving it on. */
 bool record_find_next(struct engine *engine, const struct space_row *space, const uint8_t id[16],
 		      struct found *found, uint32_t *cursor);
+/* Two blocks have the tag, and either may be this one. Before one of them is ended, a get of its first part tells which. */
+bool record_ambiguous(struct engine *engine, const struct found *found,
+		      const struct space_row *space, const uint8_t id[16]);
+/* The entry of what a get that was OK has read. False: it has gone meanwhile. */
+bool record_find_identified(struct engine *engine, const struct engine_get *get, struct found *ret);
 bool record_expired(const struct engine *engine, const struct found *found);
 /* The caller uses it: the policy learns. part: of a block of many. */
 void record_touch(struct engine *engine, struct found *found, uint16_t part);

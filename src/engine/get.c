@@ -299,20 +299,12 @@ read_start(struct engine *engine, struct engine_get *get, const struct found *fo
 
 /* ---- one get ---- */
 
-/* A value of no bytes has no place on flash to be read: its check says all. */
+/* A value of no bytes has no place on flash to be read: its check, which has been compared, says all. */
 static enum outcome
-get_empty(struct engine *engine, struct engine_get *get, const struct found *found)
+get_empty(struct engine *engine, struct engine_get *get)
 {
 	struct cache_entry *entry;
-	uint32_t check = index_check_make(found->space_number, found->space_generation, get->id,
-					  get->part, 0, NULL, 0);
 
-	if (check != found->entry.check) {
-		get->tried[0] = found->entry.place; /* Another block's tag. */
-		get->tried_count = 1;
-		get_miss(get, HR_REASON_ABSENT);
-		return OUT_DONE;
-	}
 	if (cache_new(engine->cache, engine_tenant_number(engine, get->space->tenant), 0, &entry) !=
 	    0) {
 		get_miss(get, HR_REASON_BUSY);
@@ -343,7 +335,7 @@ get_found(struct engine *engine, struct engine_get *get, struct found *found)
 		return OUT_DONE;
 	}
 	if (bytes == 0) {
-		return get_empty(engine, get, found);
+		return get_empty(engine, get);
 	}
 	part_key = index_key_make(engine->index, found->space_number, found->space_generation,
 				  get->id, get->part);
@@ -362,11 +354,37 @@ get_found(struct engine *engine, struct engine_get *get, struct found *found)
 	return read_start(engine, get, found, place, bytes);
 }
 
+static bool
+get_suits(const struct engine_get *get, const struct found *found)
+{
+	return !get_was_tried(get, found->entry.place) &&
+	       (get->block_bytes == UINT64_MAX || get->block_bytes == found->block_bytes) &&
+	       get->part < (found->multi != NULL ? found->multi->parts_count : 1);
+}
+
+/* The first candidate that is not known to be another block and has the length and the part that are asked for. */
+static enum hr_reason
+get_candidate(struct engine *engine, struct engine_get *get, struct found *found)
+{
+	enum hr_reason reason = HR_REASON_ABSENT;
+	uint32_t cursor = 0;
+
+	while (record_find_next(engine, get->space, get->id, found, &cursor)) {
+		if (get_suits(get, found)) {
+			return HR_REASON_NONE;
+		}
+		if (!get_was_tried(get, found->entry.place)) {
+			get->len_block = found->block_bytes;
+			reason = HR_REASON_SIZE;
+		}
+	}
+	return reason;
+}
+
 static enum outcome
 get_try(struct engine *engine, struct engine_get *get)
 {
 	struct found found;
-	uint32_t cursor = 0;
 	uint8_t reason;
 
 	if (engine->state != ENGINE_READY) {
@@ -381,29 +399,9 @@ get_try(struct engine *engine, struct engine_get *get)
 		get_miss(get, reason);
 		return OUT_DONE;
 	}
-	if (get->tried_count > 0) {
-		/* Some candidates are known to be other blocks. */
-		bool any = false;
-
-		while (record_find_next(engine, get->space, get->id, &found, &cursor)) {
-			if (!get_was_tried(get, found.entry.place)) {
-				any = true;
-				break;
-			}
-		}
-		if (!any) {
-			get_miss(get, HR_REASON_ABSENT);
-			return OUT_DONE;
-		}
-	}
-	if (get->block_bytes != UINT64_MAX && get->block_bytes != found.block_bytes) {
-		get_miss(get, HR_REASON_SIZE);
-		get->len_block = found.block_bytes;
-		return OUT_DONE;
-	}
-	if (get->part >= (found.multi != NULL ? found.multi->parts_count : 1)) {
-		get_miss(get, HR_REASON_SIZE);
-		get->len_block = found.block_bytes;
+	reason = get_suits(get, &found) ? HR_REASON_NONE : get_candidate(engine, get, &found);
+	if (reason != HR_REASON_NONE) {
+		get_miss(get, reason);
 		return OUT_DONE;
 	}
 	if (engine->failed != 0 && place_pending(engine, part_place(&found, get->part)) == NULL) {

@@ -235,6 +235,10 @@ engine_touch(struct engine *engine, struct space_row *space, const uint8_t id[16
 struct delete_wait {
 	struct engine *engine;
 	struct io_timer timer;
+	struct space_row *space;
+	uint8_t id[16];
+	bool stable;
+	struct engine_get get; /* where two blocks have the tag */
 	uint8_t reason;
 	void (*cb)(void *arg, uint8_t reason);
 	void *arg;
@@ -278,24 +282,95 @@ on_absence_stable(void *arg, int rc)
 
 /* What is being evicted is absent, but its record is on flash for a moment more. True: on_tombstone_stable() will answer. */
 static bool
-evicted_delete(struct engine *engine, const struct space_row *space, const uint8_t id[16],
-	       bool stable, struct delete_wait *dw)
+evicted_delete(struct delete_wait *dw)
 {
+	struct engine *engine = dw->engine;
+	const struct space_row *space = dw->space;
 	struct index_key key =
-	    index_key_make(engine->index, space->number, space->generation, id, 0);
+	    index_key_make(engine->index, space->number, space->generation, dw->id, 0);
 	int rc;
 
 	if (engine->state != ENGINE_READY || engine->failed != 0 ||
 	    !reclaim_evicted(engine, key.hash)) {
 		return false;
 	}
-	rc = tombstone_append(engine, space, id, log_birth_next(engine->log),
-			      log_generation_newest(engine->log), stable,
-			      stable ? on_tombstone_stable : NULL, dw);
+	rc = tombstone_append(engine, space, dw->id, log_birth_next(engine->log),
+			      log_generation_newest(engine->log), dw->stable,
+			      dw->stable ? on_tombstone_stable : NULL, dw);
 	if (rc != 0) {
 		dw->reason = HR_REASON_BUSY;
 	}
-	return rc == 0 && stable;
+	return rc == 0 && dw->stable;
+}
+
+static void
+delete_answer_soon(struct delete_wait *dw)
+{
+	io_timer_set(dw->engine->io, &dw->timer, io_now_us(dw->engine->io), delete_answer, dw);
+}
+
+/* dw->reason says why it is not there. */
+static void
+delete_absent(struct delete_wait *dw)
+{
+	struct engine *engine = dw->engine;
+
+	if (dw->stable && dw->space->drops_pending > 0) {
+		dw->reason =
+		    HR_REASON_BUSY; /* Absent for a drop that may still be lost with the power. */
+	} else if (evicted_delete(dw)) {
+		return;
+	} else if (dw->stable && dw->reason != HR_REASON_BUSY && dw->reason != HR_REASON_DOWN) {
+		/* The tombstone that made it absent may be in DRAM only: an earlier delete at a lower level, an expiry. */
+		log_flush(engine->log, on_absence_stable, dw);
+		return;
+	}
+	delete_answer_soon(dw);
+}
+
+static void
+delete_found(struct delete_wait *dw, struct found *found)
+{
+	struct engine *engine = dw->engine;
+	int rc = tombstone_append(engine, dw->space, dw->id, log_birth_next(engine->log),
+				  log_generation_newest(engine->log), dw->stable,
+				  dw->stable ? on_tombstone_stable : NULL, dw);
+
+	if (rc == 0) {
+		record_kill(engine, found, HR_REASON_DELETED);
+		if (dw->stable) {
+			return;
+		}
+	} else {
+		dw->reason = HR_REASON_BUSY;
+		reclaim_kick(engine);
+	}
+	delete_answer_soon(dw);
+}
+
+static void
+delete_identified(struct delete_wait *dw)
+{
+	struct engine *engine = dw->engine;
+	struct found found;
+
+	dw->reason = dw->get.reason;
+	if (dw->get.status != HR_STATUS_OK) {
+		delete_absent(dw);
+	} else if (engine->failed == 0 && engine->state == ENGINE_READY &&
+		   record_find_identified(engine, &dw->get, &found)) {
+		delete_found(dw, &found);
+	} else {
+		dw->reason = HR_REASON_BUSY; /* It changed meanwhile. */
+		delete_answer_soon(dw);
+	}
+	engine_get_done(engine, &dw->get);
+}
+
+static void
+on_delete_identified(struct engine_get *get)
+{
+	delete_identified(container_of(get, struct delete_wait, get));
 }
 
 void
@@ -303,42 +378,35 @@ engine_delete(struct engine *engine, struct space_row *space, const uint8_t id[1
 	      void (*cb)(void *arg, uint8_t reason), void *arg)
 {
 	struct delete_wait *dw = calloc(1, sizeof(*dw));
-	bool stable = ack >= HR_ACK_STABLE;
 	struct found found;
-	int rc;
 
 	HR_ASSERTF(dw != NULL, "no memory for a delete");
 	dw->engine = engine;
+	dw->space = space;
+	memcpy(dw->id, id, sizeof(dw->id));
+	dw->stable = ack >= HR_ACK_STABLE;
 	dw->cb = cb;
 	dw->arg = arg;
 	dw->reason = HR_REASON_DOWN;
 	engine->async_now++;
 	engine->stat.deletes++;
-	if (engine->state == ENGINE_READY && engine->failed == 0 &&
-	    record_find(engine, space, id, &found, &dw->reason)) {
-		rc = tombstone_append(engine, space, id, log_birth_next(engine->log),
-				      log_generation_newest(engine->log), stable,
-				      stable ? on_tombstone_stable : NULL, dw);
-		if (rc == 0) {
-			record_kill(engine, &found, HR_REASON_DELETED);
-			if (stable) {
-				return;
-			}
-		} else {
-			dw->reason = HR_REASON_BUSY;
-			reclaim_kick(engine);
+	if (engine->state != ENGINE_READY || engine->failed != 0) {
+		delete_answer_soon(dw);
+	} else if (!record_find(engine, space, id, &found, &dw->reason)) {
+		delete_absent(dw);
+	} else if (!record_ambiguous(engine, &found, space, id)) {
+		delete_found(dw, &found);
+	} else {
+		dw->get = (struct engine_get){
+			.space = space,
+			.block_bytes = UINT64_MAX,
+			.cb = on_delete_identified,
+		};
+		memcpy(dw->get.id, id, sizeof(dw->get.id));
+		if (engine_get(engine, &dw->get)) {
+			delete_identified(dw);
 		}
-	} else if (stable && space->drops_pending > 0) {
-		dw->reason =
-		    HR_REASON_BUSY; /* Absent for a drop that may still be lost with the power. */
-	} else if (evicted_delete(engine, space, id, stable, dw)) {
-		return;
-	} else if (stable && dw->reason != HR_REASON_BUSY && dw->reason != HR_REASON_DOWN) {
-		/* The tombstone that made it absent may be in DRAM only: an earlier delete at a lower level, an expiry. */
-		log_flush(engine->log, on_absence_stable, dw);
-		return;
 	}
-	io_timer_set(engine->io, &dw->timer, io_now_us(engine->io), delete_answer, dw);
 }
 
 /* ---- PREFETCH ---- */

@@ -310,6 +310,7 @@ put_duplicate(struct engine_put *put, struct found *found, bool differs)
 }
 
 static void put_decide(struct engine_put *put);
+static void put_publish(struct engine_put *put, struct found *old);
 
 /* -- unfinished blocks, by PUT number folded with the id -- */
 
@@ -397,14 +398,16 @@ rival_find(struct engine_put *put, struct found *ret)
 	return false;
 }
 
-/* The block that has the tag was read: it is this key's, with other bytes, and the put is a duplicate; or it is another block's, or gone
- * by now, and the put is decided anew. Of a read that was not done nothing is known: two blocks of one key must not stand side by side. */
+/* The block that has the tag was read: it is this key's, with other bytes, and the put is a duplicate or takes its place; or it is another
+ * block's, or gone by now, and the put is decided anew. Of a read that was not done nothing is known: two blocks of one key must not stand side
+ * by side. */
 static void
 identity_known(struct engine_put *put)
 {
 	struct engine *engine = put->engine;
 	uint8_t reason = put->get.reason;
 	struct found found;
+	bool known;
 
 	if (put->get.status != HR_STATUS_OK) {
 		if (reason == HR_REASON_BUSY || reason == HR_REASON_DOWN) {
@@ -414,12 +417,16 @@ identity_known(struct engine_put *put)
 		}
 		return;
 	}
+	known = (put->multi == NULL || !put->multi->dead) &&
+		record_find_identified(engine, &put->get, &found) &&
+		!record_expired(engine, &found);
 	engine_get_done(engine, &put->get);
-	if ((put->multi == NULL || !put->multi->dead) && rival_find(put, &found) &&
-	    !record_expired(engine, &found)) {
-		put_duplicate(put, &found, true);
-	} else {
+	if (!known) {
 		put_decide(put);
+	} else if (put->args.replace) {
+		put_publish(put, &found);
+	} else {
+		put_duplicate(put, &found, true);
 	}
 }
 
@@ -427,6 +434,22 @@ static void
 on_identity_read(struct engine_get *get)
 {
 	identity_known(container_of(get, struct engine_put, get));
+}
+
+/* Only the bytes of what has the tag tell whose it is. */
+static void
+identity_read(struct engine_put *put)
+{
+	put->get = (struct engine_get){
+		.space = put->args.space,
+		.part = 0,
+		.block_bytes = UINT64_MAX,
+		.cb = on_identity_read,
+	};
+	memcpy(put->get.id, put->args.id, sizeof(put->get.id));
+	if (engine_get(put->engine, &put->get)) {
+		identity_known(put);
+	}
 }
 
 /* The key has a block already, or another key's block has its tag: answers, now or later. */
@@ -461,17 +484,7 @@ duplicate_check(struct engine_put *put, struct found *found)
 			return;
 		}
 	}
-	/* Other bytes, or another block with the same tag: only its bytes tell. */
-	put->get = (struct engine_get){
-		.space = a->space,
-		.part = 0,
-		.block_bytes = UINT64_MAX,
-		.cb = on_identity_read,
-	};
-	memcpy(put->get.id, a->id, sizeof(a->id));
-	if (engine_get(engine, &put->get)) {
-		identity_known(put);
-	}
+	identity_read(put); /* Other bytes, or another block. */
 }
 
 /* ---- publication ---- */
@@ -871,6 +884,15 @@ put_wait(struct engine_put *put)
 	reclaim_kick(engine);
 }
 
+/* Takes the place of the old block, if there is one, or waits for room. */
+static void
+put_publish(struct engine_put *put, struct found *old)
+{
+	if (!(put->multi != NULL ? put_commit_parts(put, old) : put_single(put, old))) {
+		put_wait(put);
+	}
+}
+
 static void
 put_decide(struct engine_put *put)
 {
@@ -910,10 +932,12 @@ put_decide(struct engine_put *put)
 		duplicate_check(put, &found);
 		return;
 	}
-	if (!(put->multi != NULL ? put_commit_parts(put, exists ? &found : NULL)
-				 : put_single(put, exists ? &found : NULL))) {
-		put_wait(put);
+	if (exists && a->replace && put->get.tried_count == 0 &&
+	    record_ambiguous(engine, &found, a->space, a->id)) {
+		identity_read(put);
+		return;
 	}
+	put_publish(put, exists ? &found : NULL);
 }
 
 void

@@ -1,8 +1,8 @@
 /* rebuild.c — recovery's visitor: of all records found, which are live (docs/format/README.md section 6, steps 5 and 6).
  *
- * While it runs, index entries carry births; a tombstone is an entry with the place TOMBSTONE. The upper 16 bits of what is stored as a
+ * While it runs, index entries carry births; a tombstone is an entry with a pending place. The upper 16 bits of what is stored as a
  * birth are bits of the identity's hash that the index does not use, so that two identities with one tag are not taken for
- * each other. Recency is lost with the process: records are as recent as their segments are new.
+ * each other; they also make the tombstones' places, for an entry is known by tag and place. Recency is lost with the process: records are as recent as their segments are new.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +12,6 @@
 #include "engine/engine_impl.h"
 #include "engine/layout.h"
 
-#define TOMBSTONE (PLACE_PENDING | ((UINT64_C(1) << 33) - 1))
 #define BIRTH_BITS 48
 static_assert(UINT64_C(1) << BIRTH_BITS == BIRTHS_END, "every birth can be packed");
 
@@ -32,6 +31,18 @@ struct rebuild {
 	uint64_t *generation;
 	bool out_of_memory;
 };
+
+static place_t
+tombstone_place(const struct index_key *key)
+{
+	return PLACE_PENDING | (key->hash & 0xffff);
+}
+
+static bool
+is_tombstone(place_t place)
+{
+	return (place & PLACE_PENDING) != 0;
+}
 
 static uint64_t
 birth_pack(const struct index_key *key, uint64_t birth)
@@ -65,7 +76,7 @@ displaced(struct engine *engine, uint32_t space_number, uint32_t generation,
 	int64_t bytes = entry->bytes;
 	struct multi *m;
 
-	if (entry->place == TOMBSTONE) {
+	if (is_tombstone(entry->place)) {
 		return;
 	}
 	if ((entry->flags & INDEX_FLAG_TTL) != 0) {
@@ -111,10 +122,10 @@ compete(struct rebuild *rb, const struct desc *d, const struct index_key *key, u
 	uint64_t old_birth;
 
 	if (known(engine, key, &old, &old_birth)) {
-		if (old_birth > birth || (old_birth == birth && old.place == TOMBSTONE)) {
+		if (old_birth > birth || (old_birth == birth && is_tombstone(old.place))) {
 			return false;
 		}
-		if (old_birth == birth && entry->place != TOMBSTONE) {
+		if (old_birth == birth && !is_tombstone(entry->place)) {
 			bool newer = generation_at(rb, entry->place) > generation_at(rb, old.place);
 
 			copy_note(rb, key, generation_at(rb, newer ? old.place : entry->place));
@@ -141,9 +152,9 @@ is_expired(struct engine *engine, uint64_t expiry_ms)
 static void
 visit_tombstone(struct rebuild *rb, const struct desc *d, uint64_t birth)
 {
-	struct index_entry entry = { .place = TOMBSTONE };
 	struct index_key key =
 	    index_key_make(rb->engine->index, d->space_number, d->space_generation, d->id, 0);
+	struct index_entry entry = { .place = tombstone_place(&key) };
 
 	(void)compete(rb, d, &key, birth, &entry);
 }
@@ -325,7 +336,7 @@ visit_live(void *arg, const struct index_entry *entry)
 {
 	struct rebuild *rb = arg;
 
-	if (entry->place == TOMBSTONE) {
+	if (is_tombstone(entry->place)) {
 		return true;
 	}
 	if ((entry->flags & INDEX_FLAG_MULTIPART) == 0) {

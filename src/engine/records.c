@@ -53,22 +53,28 @@ record_expired(const struct engine *engine, const struct found *found)
 	return found->expiry_ms != 0 && found->expiry_ms <= io_wall_ms(engine->io);
 }
 
-/* Fills in what the index does not hold. False: the entry is not what it seems (a block whose parts are gone). */
+/* Fills in what the index does not hold. False: it is another block's with the same tag. Of a value on flash only its bytes can tell, unless it
+ * has none. */
 static bool
-found_complete(struct engine *engine, struct found *found)
+found_complete(struct engine *engine, struct found *found, const uint8_t id[16])
 {
 	found->multi = NULL;
 	found->block_bytes = found->entry.bytes;
 	found->expiry_ms = 0;
-	if ((found->entry.flags & INDEX_FLAG_TTL) != 0) {
-		(void)hashmap_get(&engine->expiries, found->key.hash, &found->expiry_ms);
+	if ((found->entry.flags & INDEX_FLAG_TTL) != 0 &&
+	    !hashmap_get(&engine->expiries, found->key.hash, &found->expiry_ms)) {
+		return false;
 	}
 	if ((found->entry.flags & INDEX_FLAG_MULTIPART) != 0) {
 		found->multi = hashmap_get_ptr(&engine->multis, found->key.hash);
-		if (found->multi == NULL) {
-			return false; /* Another identity with this tag. */
+		if (found->multi == NULL || found->multi->parts[0].place != found->entry.place) {
+			return false;
 		}
 		found->block_bytes = found->multi->block_bytes;
+	} else if (found->entry.bytes == 0) {
+		return found->entry.check == index_check_make(found->space_number,
+							      found->space_generation, id, 0, 0,
+							      NULL, 0);
 	}
 	return true;
 }
@@ -80,7 +86,7 @@ record_find_next(struct engine *engine, const struct space_row *space, const uin
 	while (index_next(engine->index, &found->key, cursor, &found->entry)) {
 		struct pending *pending = place_pending(engine, found->entry.place);
 
-		if (!found_complete(engine, found)) {
+		if (!found_complete(engine, found, id)) {
 			continue;
 		}
 		if (pending != NULL && (memcmp(pending->rec.desc.id, id, 16) != 0 ||
@@ -88,6 +94,34 @@ record_find_next(struct engine *engine, const struct space_row *space, const uin
 			continue;
 		}
 		return true;
+	}
+	return false;
+}
+
+bool
+record_ambiguous(struct engine *engine, const struct found *found, const struct space_row *space,
+		 const uint8_t id[16])
+{
+	struct found any = *found;
+	uint32_t cursor = 0;
+
+	return record_find_next(engine, space, id, &any, &cursor) &&
+	       record_find_next(engine, space, id, &any, &cursor);
+}
+
+bool
+record_find_identified(struct engine *engine, const struct engine_get *get, struct found *ret)
+{
+	const struct cache_entry *entry = get->entry;
+	uint32_t cursor = 0;
+	uint8_t reason;
+
+	(void)record_find(engine, get->space, get->id, ret, &reason);
+	while (record_find_next(engine, get->space, get->id, ret, &cursor)) {
+		if (entry->findable ? ret->entry.place == entry->place
+				    : !get_was_tried(get, ret->entry.place)) {
+			return true;
+		}
 	}
 	return false;
 }
@@ -229,7 +263,7 @@ record_at(struct engine *engine, uint32_t space_number, uint32_t space_generatio
 	ret->space_generation = space_generation;
 	ret->key = index_key_make(engine->index, space_number, space_generation, id, 0);
 	while (index_next(engine->index, &ret->key, &cursor, &ret->entry)) {
-		if (!found_complete(engine, ret)) {
+		if (!found_complete(engine, ret, id)) {
 			continue;
 		}
 		if (ret->multi != NULL) {

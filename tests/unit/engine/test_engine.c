@@ -371,6 +371,104 @@ test_list_beside_reclaim(void **state)
 	rig_destroy(&rig);
 }
 
+/* Keys of the rig whose ids have one tag in the index of seed 1 (found by trying 2^25 of them). */
+static const uint64_t one_tag[][2] = { { 1528077, 20032524 },
+				       { 1632363, 8591294 },
+				       { 16514646, 29847163 },
+				       { 9968603, 21816293 },
+				       { 29551809, 31791027 } };
+
+/* The version of each of the two, or -1: it is not there. */
+static void
+two_check(struct rig *rig, const uint64_t keys[2], int first, int second)
+{
+	const int wanted[2] = { first, second };
+	uint64_t version, bytes, present = 0;
+
+	for (unsigned i = 0; i < 2; i++) {
+		int rc = rig_get(rig, keys[i], 3, &version, &bytes);
+
+		if (wanted[i] < 0) {
+			assert_true(rc > 0);
+			continue;
+		}
+		assert_int_equal(rc, 0);
+		assert_int_equal(bytes == 0 ? 0 : version, wanted[i]);
+		assert_true(rig_exists(rig, keys[i], 0).present);
+		present++;
+	}
+	assert_int_equal(rig->space->usage_blocks, present);
+}
+
+static void
+two_restart(struct rig *rig, bool restart)
+{
+	if (restart) {
+		rig_close(rig);
+		rig_open(rig);
+	}
+}
+
+static void
+two_put(struct rig *rig, uint64_t key, uint64_t version, uint64_t block_bytes)
+{
+	struct engine_put_result r =
+	    rig_put(rig, key, version, block_bytes, HR_ACK_STABLE, version > 0);
+
+	assert_int_equal(r.status, HR_STATUS_OK);
+	assert_false(r.duplicate);
+}
+
+/* Method: two blocks with one tag, of one part, of several and of no bytes, are put, replaced and deleted, from DRAM and, with a restart after each
+ * step, from flash: each is the one that its id names. */
+static void
+test_one_tag(void **state)
+{
+	static const uint64_t sizes[][2] = { { 5000, 6000 },
+					     { MiB(1) + 5000, 6000 },
+					     { 0, 6000 },
+					     { MiB(1) + 5000, MiB(2) + 7 },
+					     { 7000, 0 } };
+	struct rig rig;
+
+	(void)state;
+	rig_create(&rig, 20, MiB(256), MiB(8));
+	rig_close(&rig);
+	rig.options.seed = 1;
+	rig_open(&rig);
+	for (unsigned i = 0; i < 2 * ARRAY_SIZE(sizes); i++) {
+		const uint64_t *keys = one_tag[i / 2];
+		const uint64_t *bytes = sizes[i / 2];
+		bool restart = i % 2 == 0;
+
+		two_put(&rig, keys[0], 0, bytes[0]);
+		two_restart(&rig, restart);
+		two_put(&rig, keys[1], 0, bytes[1]);
+		two_restart(&rig, restart);
+		two_check(&rig, keys, 0, 0);
+		/* A version of no bytes is like any other. */
+		two_put(&rig, keys[0], 1, HR_MAX(bytes[0], 100u));
+		two_check(&rig, keys, 1, 0);
+		two_restart(&rig, restart);
+		two_check(&rig, keys, 1, 0);
+		two_put(&rig, keys[1], 1, HR_MAX(bytes[1], 100u));
+		two_check(&rig, keys, 1, 1);
+		two_restart(&rig, restart);
+		two_check(&rig, keys, 1, 1);
+		assert_int_equal(rig_delete(&rig, keys[1], HR_ACK_STABLE), HR_REASON_NONE);
+		two_check(&rig, keys, 1, -1);
+		two_restart(&rig, restart);
+		two_check(&rig, keys, 1, -1);
+		assert_int_equal(rig_delete(&rig, keys[0], HR_ACK_STABLE), HR_REASON_NONE);
+		two_check(&rig, keys, -1, -1);
+		rig_close(&rig);
+		rig_open(&rig);
+		two_check(&rig, keys, -1, -1);
+		engine_check(rig.engine);
+	}
+	rig_destroy(&rig);
+}
+
 /* Method: delete, then every kind of restart: what was deleted stays so, and the reason is known while it is remembered. */
 static void
 test_delete(void **state)
@@ -1197,6 +1295,7 @@ main(void)
 		cmocka_unit_test(test_victim_half_readable),
 		cmocka_unit_test(test_list_sees_what_is_pending),
 		cmocka_unit_test(test_list_beside_reclaim),
+		cmocka_unit_test(test_one_tag),
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_delete_twice),
 		cmocka_unit_test(test_empty_blocks),
