@@ -497,6 +497,19 @@ entry_flags(const struct engine_put_args *a, uint64_t expiry_ms)
 			 (expiry_ms != 0 ? INDEX_FLAG_TTL : 0));
 }
 
+/* A record that others of its id may lie behind says up to which segment. Those that were deleted lately are among them: their tombstone may be
+ * in the last unit of another segment, and be lost with the power when this record is already stable. */
+static uint64_t
+horizon_of(const struct engine *engine, const struct index_key *key, const struct found *old)
+{
+	uint8_t reason = reason_find(engine->reasons, key->hash);
+	bool ended = reason != HR_REASON_NONE && reason != HR_REASON_EVICTED;
+
+	return old != NULL || ended || reclaim_evicted(engine, key->hash)
+		   ? log_generation_newest(engine->log)
+		   : 0;
+}
+
 /* All memory that a publication needs, before anything is changed or written; the entry is in the index, but nobody looks before the
  * caller has filled it in or taken it out again. */
 static bool
@@ -582,9 +595,7 @@ put_single(struct engine_put *put, struct found *old)
 	if (p == NULL) {
 		return false;
 	}
-	if (old != NULL || reclaim_evicted(engine, key.hash)) {
-		p->rec.desc.horizon = log_generation_newest(engine->log);
-	}
+	p->rec.desc.horizon = horizon_of(engine, &key, old);
 	if (a->ack >= HR_ACK_STABLE) {
 		p->rec.want_stable = true;
 		p->on_stable = on_record_stable;
@@ -637,9 +648,7 @@ put_commit_parts(struct engine_put *put, struct found *old)
 	desc.birth = log_birth_next(engine->log);
 	desc.expiry_ms = m->expiry_ms;
 	desc.part = 0;
-	desc.horizon = old != NULL || reclaim_evicted(engine, key.hash)
-			   ? log_generation_newest(engine->log)
-			   : 0;
+	desc.horizon = horizon_of(engine, &key, old);
 	if (pending_create(engine, &desc, NULL, NULL, &p) != 0) {
 		return false;
 	}

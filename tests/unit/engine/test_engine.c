@@ -594,6 +594,53 @@ test_empty_blocks(void **state)
 	rig_destroy(&rig);
 }
 
+/* Method: a block is deleted at the lower level, and put again at the higher one into the next segment. The power goes when that is answered, with
+ * the tombstone's unit perhaps still under way. Later the new block is evicted, and the store starts again. */
+static void
+test_put_over_lost_tombstone(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 0; seed < 20; seed++) {
+		struct engine_put_args args = { .ack = HR_ACK_STABLE };
+		struct segment_info info;
+		struct rig rig;
+		struct rig_wait w = { 0 };
+		struct engine_put *put;
+		enum hr_reason reason;
+		uint64_t version, bytes, key = 1000;
+
+		rig_create(&rig, seed, MiB(64), MiB(8));
+		rig_put(&rig, 1, 0, 4096, HR_ACK_STABLE, false);
+		do {
+			rig_put(&rig, key++, 0, 500000, HR_ACK_STABLE, false);
+			log_segment_info(rig.engine->log, 0, &info);
+		} while (info.data_bytes <=
+			 MiB(7)); /* The next value of 1 MiB needs another segment. */
+		assert_int_equal(rig_delete(&rig, 1, HR_ACK_RAM), HR_REASON_NONE);
+		put = rig_put_part(&rig, 1, 1, MiB(1), 0, &args, &reason);
+		engine_put_commit(rig.engine, put, rig_on_put, &w);
+		rig_until(&rig, &w);
+		assert_int_equal(w.put.status, HR_STATUS_OK);
+		sim_power_cut(rig.sim, "disk", SIM_CUT_DROP);
+		sim_device_gone(rig.sim, "disk", true);
+		rig_close(&rig);
+		sim_device_gone(rig.sim, "disk", false);
+		rig_open(&rig);
+		assert_int_equal(rig_get(&rig, 1, 2, &version, &bytes), 0);
+		assert_int_equal(version, 1);
+		rig.engine->seg_holds[0]++;
+		for (unsigned i = 0; i < 300; i++) {
+			rig_put(&rig, key++, 0, 500000, HR_ACK_RAM, false);
+		}
+		rig.engine->seg_holds[0]--;
+		assert_int_equal(rig_get(&rig, 1, 2, &version, &bytes), HR_REASON_EVICTED);
+		rig_close(&rig);
+		rig_open(&rig);
+		assert_int_equal(rig_get(&rig, 1, 2, &version, &bytes), HR_REASON_ABSENT);
+		rig_destroy(&rig);
+	}
+}
+
 /* Method: drop, put again in the new generation, restart. */
 static void
 test_drop(void **state)
@@ -1299,6 +1346,7 @@ main(void)
 		cmocka_unit_test(test_delete),
 		cmocka_unit_test(test_delete_twice),
 		cmocka_unit_test(test_empty_blocks),
+		cmocka_unit_test(test_put_over_lost_tombstone),
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_reclaim_keeps_the_hot),
 		cmocka_unit_test(test_lease),
