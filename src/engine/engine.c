@@ -450,6 +450,7 @@ engine_space_drop(struct engine *engine, struct space_row *row, engine_space_cb 
 	engine->drops_pending++;
 	row->usage_blocks = 0;
 	row->usage_bytes = 0;
+	engine->pinned_bytes -= row->pinned_bytes;
 	row->pinned_bytes = 0;
 	sweep_start(engine);
 }
@@ -516,7 +517,7 @@ engine_check(struct engine *engine)
 {
 	struct space_row *row;
 	uint32_t cursor = 0;
-	uint64_t blocks = 0, entries = 0;
+	uint64_t blocks = 0, entries = 0, pinned = 0;
 
 	index_check(engine->index);
 	engine->policy->check(engine->evict);
@@ -530,7 +531,9 @@ engine_check(struct engine *engine)
 	cursor = 0;
 	while ((row = space_next(engine->spaces, &cursor)) != NULL) {
 		blocks += row->usage_blocks;
+		pinned += row->pinned_bytes;
 	}
+	HR_ASSERT(pinned == engine->pinned_bytes);
 	HR_ASSERTF(blocks <= engine->stat.blocks + engine->blocks_unaccounted,
 		   "spaces have %llu of %llu blocks", (unsigned long long)blocks,
 		   (unsigned long long)engine->stat.blocks);

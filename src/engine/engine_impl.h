@@ -164,6 +164,7 @@ struct engine {
 	void *stop_arg;
 	void (*ready_cb)(void *arg, int rc, const struct recover_result *result);
 	void *ready_arg;
+	uint64_t pinned_bytes;	/* of all spaces */
 	uint32_t drops_pending; /* of spaces, not durable yet */
 	uint64_t blocks_unaccounted; /* lost with a segment that nothing could be read of: usage still has them */
 	struct engine_stat stat;

@@ -105,12 +105,19 @@ geometry_ok(const struct engine *engine, const struct engine_put_args *a)
 	       (a->part != 0 || (a->key_bytes > 0 && a->key_bytes <= HR_KEY_BYTES_MAX));
 }
 
+/* Within the space's budget, and a quarter of the shard for all spaces: what is pinned is never reclaimed. */
+static bool
+pin_fits(const struct engine *engine, const struct engine_put_args *a)
+{
+	return a->space->pinned_bytes + a->block_bytes <= a->space->pin_budget_bytes &&
+	       engine->pinned_bytes + a->block_bytes <= engine_capacity_bytes(engine) / 4;
+}
+
 /* Against the usage of now: puts under way reserve nothing, so a space may pass its quota by what is under way. */
 static enum hr_reason
 quota_ask(struct engine *engine, const struct engine_put_args *a)
 {
 	const struct space_row *s = a->space;
-	uint64_t budget = engine_capacity_bytes(engine) / 4;
 
 	if (s->quota_bytes != 0 && s->usage_bytes + a->block_bytes > s->quota_bytes) {
 		struct found old;
@@ -126,10 +133,7 @@ quota_ask(struct engine *engine, const struct engine_put_args *a)
 			return HR_REASON_QUOTA;
 		}
 	}
-	if (a->pinned && s->pinned_bytes + a->block_bytes > HR_MIN(s->pin_budget_bytes, budget)) {
-		return HR_REASON_QUOTA;
-	}
-	return HR_REASON_NONE;
+	return a->pinned && !pin_fits(engine, a) ? HR_REASON_QUOTA : HR_REASON_NONE;
 }
 
 static enum hr_reason
@@ -897,6 +901,10 @@ put_wait(struct engine_put *put)
 static void
 put_publish(struct engine_put *put, struct found *old)
 {
+	if (put->args.pinned && !pin_fits(put->engine, &put->args)) {
+		put_refuse(put, HR_REASON_QUOTA); /* Others were quicker. */
+		return;
+	}
 	if (!(put->multi != NULL ? put_commit_parts(put, old) : put_single(put, old))) {
 		put_wait(put);
 	}

@@ -216,6 +216,7 @@ block_account(struct engine *engine, uint32_t space_number, uint32_t space_gener
 	row->usage_blocks += (uint64_t)(int64_t)blocks;
 	if (pinned) {
 		row->pinned_bytes += (uint64_t)bytes;
+		engine->pinned_bytes += (uint64_t)bytes;
 	}
 }
 

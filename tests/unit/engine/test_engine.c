@@ -874,6 +874,62 @@ test_corrupt_without_room(void **state)
 	rig_destroy(&rig);
 }
 
+/* Method: several spaces with great budgets pin all they can, each with many puts under way: no more than a quarter of the shard is pinned, and
+ * others can still put. */
+static void
+test_pins_of_all_spaces(void **state)
+{
+	struct engine_put_args args = { .pinned = true };
+	struct rig rig;
+	struct space_row *unpinned;
+	uint64_t pinned = 0, key = 0;
+
+	(void)state;
+	rig_create(&rig, 21, MiB(128), MiB(8));
+	unpinned = rig.space;
+	for (uint8_t s = 0; s < 5; s++) {
+		static struct rig_wait waits[20];
+		const uint8_t digest[32] = { 10, s };
+		struct rig_wait w = { 0 };
+		enum hr_reason reason;
+
+		engine_space_open(rig.engine, rig_tenant, digest, "pins", rig_on_space, &w);
+		rig_until(&rig, &w);
+		rig.space = w.row;
+		w = (struct rig_wait){ 0 };
+		engine_space_set(rig.engine, rig.space, 0, MiB(1000), rig_on_space, &w);
+		rig_until(&rig, &w);
+		for (unsigned round = 0; round < 3; round++) {
+			struct engine_put *puts[ARRAY_SIZE(waits)];
+
+			for (unsigned i = 0; i < ARRAY_SIZE(waits); i++) {
+				puts[i] = rig_put_part(&rig, key++, 0, MiB(1), 0, &args, &reason);
+				assert_true(puts[i] != NULL || reason == HR_REASON_QUOTA ||
+					    reason == HR_REASON_BUSY);
+			}
+			for (unsigned i = 0; i < ARRAY_SIZE(waits); i++) {
+				waits[i] = (struct rig_wait){ .done = puts[i] == NULL };
+				if (puts[i] != NULL) {
+					engine_put_commit(rig.engine, puts[i], rig_on_put,
+							  &waits[i]);
+				}
+			}
+			for (unsigned i = 0; i < ARRAY_SIZE(waits); i++) {
+				rig_until(&rig, &waits[i]);
+			}
+		}
+		pinned += rig.space->pinned_bytes;
+	}
+	assert_true(pinned > 0 && pinned <= engine_capacity_bytes(rig.engine) / 4);
+	engine_check(rig.engine);
+	rig.space = unpinned;
+	for (unsigned i = 0; i < 3000; i++) {
+		assert_int_equal(rig_put(&rig, key++, 0, 65536, HR_ACK_RAM, false).status,
+				 HR_STATUS_OK);
+	}
+	rig_destroy(&rig);
+}
+
 /* Method: random operations against a model, with clean and unclean stops; only right bytes, nothing that was deleted or replaced
  * comes back, what was acknowledged as stable is there unless it was evicted, deleted or replaced. */
 enum { MODEL_KEYS = 300, MODEL_VERSIONS = 400 };
@@ -1353,6 +1409,7 @@ main(void)
 		cmocka_unit_test(test_ttl),
 		cmocka_unit_test(test_corrupt),
 		cmocka_unit_test(test_corrupt_without_room),
+		cmocka_unit_test(test_pins_of_all_spaces),
 		cmocka_unit_test(test_model),
 		cmocka_unit_test(test_no_segment_free),
 		cmocka_unit_test(test_part_refused),
