@@ -692,7 +692,8 @@ device_format(struct io *io, const char *path, const struct format_options *opti
 
 /* -- reading -------------------------------------------------------------------------------------------------------------------- */
 
-/* The valid copy with the greater sequence. A read error of one copy is as good as a bad one. */
+/* The valid copy with the greater sequence. A read error of one copy is as good as a bad one; a newer version's is not: it may have written what
+ * this one does not understand, and was perhaps cut short between its copies. */
 static int
 slice_read(struct io *io, struct io_device *device, uint64_t slice_off, struct superblock *ret)
 {
@@ -700,6 +701,7 @@ slice_read(struct io *io, struct io_device *device, uint64_t slice_off, struct s
 	uint8_t *page = page_alloc(PAGE_BYTES);
 	struct superblock sb;
 	bool found = false;
+	bool newer = false;
 	uint32_t damaged = 0;
 	int worst = -HR_ECORRUPT;
 
@@ -711,6 +713,7 @@ slice_read(struct io *io, struct io_device *device, uint64_t slice_off, struct s
 
 		rc = rc != 0 ? rc : superblock_decode(page, slice_off + copies[i], &sb);
 		damaged += rc != 0;
+		newer |= rc == -HR_EVERSION;
 		if (rc == 0 && (!found || sb.sequence > ret->sequence)) {
 			*ret = sb;
 			found = true;
@@ -722,7 +725,7 @@ slice_read(struct io *io, struct io_device *device, uint64_t slice_off, struct s
 		ret->copies_damaged = damaged;
 	}
 	free(page);
-	return found ? 0 : worst;
+	return newer ? -HR_EVERSION : found ? 0 : worst;
 }
 
 /* Slice 0 has no valid superblock: says why. */

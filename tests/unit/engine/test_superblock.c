@@ -301,6 +301,12 @@ test_newer(void **state)
 	poke(f, SUPERBLOCK_B_OFF, (char *)page, PAGE_BYTES);
 	assert_int_equal(read_slices(f), -HR_EVERSION);
 	assert_non_null(strstr(f->detail, "made by a newer Headrace"));
+	/* Cut short between its two copies. */
+	superblock_encode(&f->slices[0], page);
+	poke(f, SUPERBLOCK_A_OFF, (char *)page, PAGE_BYTES);
+	assert_int_equal(read_slices(f), -HR_EVERSION);
+	poke(f, SUPERBLOCK_B_OFF, (char *)page, PAGE_BYTES);
+	assert_int_equal(read_slices(f), 0);
 }
 
 static void
