@@ -555,22 +555,30 @@ reclaim_retry(struct engine *engine)
 	carry_go(r);
 }
 
+/* The bytes in memory are those of the descriptor. */
+static bool
+carry_right(const struct carry *c)
+{
+	struct iovec iov[ARENA_IOV_MAX];
+	uint32_t crcs[ENGINE_CRCS_MAX];
+	unsigned iov_count = arena_iov_slice(&c->entry->buf, 0, c->desc.stored_bytes, iov);
+
+	if (c->desc.crcs_count == 0) {
+		return true;
+	}
+	crc32c_chunks(iov, iov_count, c->reclaim->engine->slice.chunk_bytes, crcs);
+	return memcmp(crcs, c->crcs, c->desc.crcs_count * sizeof(crcs[0])) == 0;
+}
+
 static void
 on_carry_read(void *arg, int64_t result)
 {
 	struct carry *c = arg;
 	struct reclaim *r = c->reclaim;
 	struct engine *engine = r->engine;
-	struct iovec iov[ARENA_IOV_MAX];
-	uint32_t crcs[ENGINE_CRCS_MAX];
-	unsigned iov_count;
 
 	engine->seg_reads[r->victim]--;
-	iov_count = arena_iov_slice(&c->entry->buf, 0, c->desc.stored_bytes, iov);
-	if (result >= 0) {
-		crc32c_chunks(iov, iov_count, engine->slice.chunk_bytes, crcs);
-	}
-	if (result < 0 || memcmp(crcs, c->crcs, c->desc.crcs_count * sizeof(crcs[0])) != 0) {
+	if (result < 0 || !carry_right(c)) {
 		engine->stat.reclaim_corrupt++;
 		engine->stat.read_errors += result < 0;
 		if (carry_evict(c, HR_REASON_CORRUPT)) {
@@ -579,7 +587,7 @@ on_carry_read(void *arg, int64_t result)
 			carry_end(c);
 		}
 	} else {
-		memcpy(c->entry->crcs, crcs, c->desc.crcs_count * sizeof(crcs[0]));
+		memcpy(c->entry->crcs, c->crcs, c->desc.crcs_count * sizeof(c->crcs[0]));
 		arena_buf_pad(&c->entry->buf);
 		carry_try(c);
 	}
@@ -634,12 +642,16 @@ carry_start(struct carry *c)
 	part_key = index_key_make(engine->index, c->desc.space_number, c->desc.space_generation,
 				  c->desc.id, c->desc.part);
 	c->entry = cache_find(engine->cache, c->place, part_key.hash, false);
-	if (c->entry != NULL && !c->entry->filling) {
+	if (c->entry != NULL && !c->entry->filling && carry_right(c)) {
 		r->inflight++;
 		carry_try(c);
 		return true;
 	}
 	if (c->entry != NULL) {
+		if (!c->entry->filling) {
+			engine->stat.crc_failures++; /* Damaged in DRAM: flash has it. */
+			cache_drop(engine->cache, c->entry);
+		}
 		cache_unref(engine->cache, c->entry);
 		c->entry = NULL;
 	}

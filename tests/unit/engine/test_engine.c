@@ -756,6 +756,44 @@ test_lease(void **state)
 	rig_destroy(&rig);
 }
 
+/* Method: the copies of leased blocks in DRAM go bad, as memory does; reclaim carries what flash has. */
+static void
+test_carried_from_damaged_dram(void **state)
+{
+	struct rig rig;
+	struct engine_stat stat;
+	uint64_t version, bytes;
+
+	(void)state;
+	rig_create(&rig, 22, MiB(96), MiB(8));
+	for (uint64_t k = 0; k < 20; k++) {
+		rig_put(&rig, k, 0, 50000, HR_ACK_STABLE, false);
+	}
+	for (uint64_t k = 1000; k < 3000; k++) {
+		rig_put(&rig, k, 0, 65536, HR_ACK_RAM, false);
+		for (uint64_t j = 0; j < 20; j++) {
+			struct engine_get get;
+
+			assert_true(rig_exists(&rig, j, 10000).leased);
+			if (k % 100 == 0) {
+				rig_get_part(&rig, j, 0, &get);
+				assert_int_equal(get.status, HR_STATUS_OK);
+				((uint8_t *)get.entry->buf.iov[0].iov_base)[100] ^= k == 1000 ||
+										    get.from_flash;
+				engine_get_done(rig.engine, &get);
+			}
+		}
+	}
+	engine_stat_get(rig.engine, &stat);
+	assert_true(stat.reclaim_survivor_records >= 20);
+	rig_close(&rig);
+	rig_open(&rig);
+	for (uint64_t k = 0; k < 20; k++) {
+		assert_int_equal(rig_get(&rig, k, 1, &version, &bytes), 0);
+	}
+	rig_destroy(&rig);
+}
+
 /* Method: a TTL passes on the simulated clock. */
 static void
 test_ttl(void **state)
@@ -1406,6 +1444,7 @@ main(void)
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_reclaim_keeps_the_hot),
 		cmocka_unit_test(test_lease),
+		cmocka_unit_test(test_carried_from_damaged_dram),
 		cmocka_unit_test(test_ttl),
 		cmocka_unit_test(test_corrupt),
 		cmocka_unit_test(test_corrupt_without_room),
