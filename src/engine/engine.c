@@ -129,7 +129,6 @@ engine_create(struct io *io, struct io_device *device, const struct superblock *
 	list_init(&engine->reads_queue_low);
 	hashmap_init(&engine->multis, io_random_u64(io));
 	hashmap_init(&engine->held, io_random_u64(io));
-	hashmap_init(&engine->expiries, io_random_u64(io));
 	hashmap_init(&engine->copies, io_random_u64(io));
 	hashmap_init(&engine->leases, io_random_u64(io));
 	rc = parts_create(engine);
@@ -164,7 +163,7 @@ engine_destroy(struct engine *engine)
 	}
 	hashmap_fini(&engine->multis);
 	hashmap_fini(&engine->held);
-	hashmap_fini(&engine->expiries);
+	index_destroy(engine->expiries);
 	hashmap_fini(&engine->copies);
 	hashmap_fini(&engine->leases);
 	reclaim_destroy(engine);
@@ -483,7 +482,8 @@ engine_stat_get(const struct engine *engine, struct engine_stat *ret)
 	*ret = engine->stat;
 	ret->records = index_count(engine->index);
 	ret->bytes_capacity = engine_capacity_bytes(engine);
-	ret->index_bytes = index_bytes(engine->index);
+	ret->index_bytes = index_bytes(engine->index) +
+			   (engine->expiries != NULL ? index_bytes(engine->expiries) : 0);
 	ret->policy_bytes = engine->policy->bytes(engine->evict);
 	ret->reason_bytes = reason_memory_bytes(engine->reasons);
 	ret->reason_entries = reason_memory_entries(engine->reasons);

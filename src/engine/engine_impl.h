@@ -139,7 +139,7 @@ struct engine {
 	/* Identity hash -> generation of a segment with a record that does not count and has no tombstone: second copies that the
 	 * last start found, what was evicted from a victim that could not be freed. Few, and kept for this life. */
 	struct hashmap copies;
-	struct hashmap expiries; /* identity hash -> expiry_ms of live blocks with a TTL */
+	struct index *expiries; /* of live blocks with a TTL (records.c); NULL: there was none yet */
 	struct io_timer housekeeping;
 	struct io_timer retry; /* runs while something waits for room */
 
@@ -197,6 +197,11 @@ bool record_find(struct engine *engine, const struct space_row *space, const uin
 /* As record_find(), starting with candidate *cursor and moving it on. */
 bool record_find_next(struct engine *engine, const struct space_row *space, const uint8_t id[16],
 		      struct found *found, uint32_t *cursor);
+/* When a block with a TTL expires. An index of its own: grown in small steps, and known by all bits of the identity hash. put: -ENOMEM, but for
+ * a block that has one already. */
+bool expiry_get(const struct engine *engine, const struct index_key *key, uint64_t *ret_ms);
+int expiry_put(struct engine *engine, const struct index_key *key, uint64_t ms);
+void expiry_remove(struct engine *engine, const struct index_key *key);
 /* Two blocks have the tag, and either may be this one. Before one of them is ended, a get of its first part tells which. */
 bool record_ambiguous(struct engine *engine, const struct found *found,
 		      const struct space_row *space, const uint8_t id[16]);

@@ -518,11 +518,33 @@ horizon_of(const struct engine *engine, const struct index_key *key, const struc
  * caller has filled it in or taken it out again. */
 static bool
 publication_reserve(struct engine *engine, const struct index_key *key,
-		    const struct index_entry *entry)
+		    const struct index_entry *entry, uint64_t expiry_ms, bool *ret_expiry_made)
 {
-	return hashmap_reserve(&engine->expiries, engine->expiries.count + 1) == 0 &&
-	       hashmap_reserve(&engine->multis, engine->multis.count + 1) == 0 &&
-	       index_insert(engine->index, key, entry) == 0;
+	uint64_t before;
+
+	/* The old block of the key may have one, which stays as it is until then. */
+	*ret_expiry_made = expiry_ms != 0 && !expiry_get(engine, key, &before);
+	if (*ret_expiry_made && expiry_put(engine, key, expiry_ms) != 0) {
+		return false;
+	}
+	if (hashmap_reserve(&engine->multis, engine->multis.count + 1) != 0 ||
+	    index_insert(engine->index, key, entry) != 0) {
+		if (*ret_expiry_made) {
+			expiry_remove(engine, key);
+		}
+		return false;
+	}
+	return true;
+}
+
+static void
+publication_cancel(struct engine *engine, const struct index_key *key,
+		   const struct index_entry *entry, bool expiry_made)
+{
+	HR_ASSERT(index_remove(engine->index, key, entry->place));
+	if (expiry_made) {
+		expiry_remove(engine, key);
+	}
 }
 
 /* The old block of the key goes, if there is one, and the new one counts. Needs no memory after publication_reserve(). */
@@ -533,11 +555,14 @@ published(struct engine_put *put, const struct index_key *key, struct found *old
 	const struct engine_put_args *a = &put->args;
 
 	if (old != NULL) {
+		old->entry.flags &= (uint8_t)~INDEX_FLAG_TTL; /* Its expiry is changed below. */
 		record_kill(engine, old, HR_REASON_NONE);
 		engine->stat.replaces++;
 	}
 	if (expiry_ms != 0) {
-		HR_ASSERT(hashmap_put(&engine->expiries, key->hash, expiry_ms) == 0);
+		HR_ASSERT(expiry_put(engine, key, expiry_ms) == 0);
+	} else {
+		expiry_remove(engine, key);
 	}
 	reason_forget(engine->reasons, key->hash);
 	block_account(engine, a->space->number, a->space->generation, (int64_t)a->block_bytes, 1,
@@ -595,6 +620,7 @@ put_single(struct engine_put *put, struct found *old)
 	struct index_key key =
 	    index_key_make(engine->index, a->space->number, a->space->generation, a->id, 0);
 	struct index_entry entry;
+	bool expiry_made;
 
 	if (p == NULL) {
 		return false;
@@ -612,14 +638,14 @@ put_single(struct engine_put *put, struct found *old)
 					  a->stored_bytes, a->crcs, a->crcs_count),
 		.flags = entry_flags(a, p->rec.desc.expiry_ms),
 	};
-	if (!publication_reserve(engine, &key, &entry)) {
+	if (!publication_reserve(engine, &key, &entry, p->rec.desc.expiry_ms, &expiry_made)) {
 		p->on_stable = NULL;
 		pending_destroy(p);
 		put_answer(put, HR_STATUS_REFUSED, HR_REASON_BUSY);
 		return true;
 	}
 	if (!value_append(put, p, &key)) {
-		HR_ASSERT(index_remove(engine->index, &key, entry.place));
+		publication_cancel(engine, &key, &entry, expiry_made);
 		return false;
 	}
 	published(put, &key, old, p->rec.desc.expiry_ms);
@@ -648,6 +674,7 @@ put_commit_parts(struct engine_put *put, struct found *old)
 		.flags = entry_flags(&put->args, m->expiry_ms),
 	};
 	struct pending *p;
+	bool expiry_made;
 
 	desc.birth = log_birth_next(engine->log);
 	desc.expiry_ms = m->expiry_ms;
@@ -656,14 +683,14 @@ put_commit_parts(struct engine_put *put, struct found *old)
 	if (pending_create(engine, &desc, NULL, NULL, &p) != 0) {
 		return false;
 	}
-	if (!publication_reserve(engine, &key, &entry)) {
+	if (!publication_reserve(engine, &key, &entry, m->expiry_ms, &expiry_made)) {
 		pending_destroy(p);
 		put_refuse(put, HR_REASON_BUSY);
 		return true;
 	}
 	p->class = put->args.pinned ? CLASS_PINNED : CLASS_FRESH;
 	if (pending_append(p) != 0) {
-		HR_ASSERT(index_remove(engine->index, &key, entry.place));
+		publication_cancel(engine, &key, &entry, expiry_made);
 		pending_destroy(p);
 		return false;
 	}

@@ -80,7 +80,7 @@ displaced(struct engine *engine, uint32_t space_number, uint32_t generation,
 		return;
 	}
 	if ((entry->flags & INDEX_FLAG_TTL) != 0) {
-		(void)hashmap_remove(&engine->expiries, key->hash, NULL);
+		expiry_remove(engine, key);
 	}
 	if ((entry->flags & INDEX_FLAG_MULTIPART) != 0) {
 		m = hashmap_remove_ptr(&engine->multis, key->hash);
@@ -181,7 +181,7 @@ visit_single(struct rebuild *rb, const struct desc *d, uint32_t segment)
 	if (!compete(rb, d, &key, d->birth, &entry)) {
 		return;
 	}
-	if (d->expiry_ms != 0 && hashmap_put(&engine->expiries, key.hash, d->expiry_ms) != 0) {
+	if (d->expiry_ms != 0 && expiry_put(engine, &key, d->expiry_ms) != 0) {
 		rb->out_of_memory = true;
 	}
 	block_account(engine, d->space_number, d->space_generation, d->stored_bytes, 1,
@@ -323,7 +323,7 @@ multi_finish(struct rebuild *rb, struct rebuild_put *rp)
 	m->birth = rp->commit_birth;
 	m->live = true;
 	if (hashmap_put_ptr(&engine->multis, key.hash, m) != 0 ||
-	    (m->expiry_ms != 0 && hashmap_put(&engine->expiries, key.hash, m->expiry_ms) != 0)) {
+	    (m->expiry_ms != 0 && expiry_put(engine, &key, m->expiry_ms) != 0)) {
 		rb->out_of_memory = true;
 	}
 	engine->stat.multipart_now++;

@@ -45,6 +45,58 @@ place_value_off(const struct engine *engine, place_t place)
 	       ENGINE_PAGE_BYTES;
 }
 
+/* ---- TTLs ----
+ *
+ * An entry's place are those 34 bits of the hash that hold what is not in the tag; the time is in its check and length, 54 bits. */
+
+enum { EXPIRY_PLACE_BITS = 34, EXPIRY_BITS = 54 };
+
+static place_t
+expiry_place(const struct index_key *key)
+{
+	return key->hash & ((UINT64_C(1) << EXPIRY_PLACE_BITS) - 1);
+}
+
+bool
+expiry_get(const struct engine *engine, const struct index_key *key, uint64_t *ret_ms)
+{
+	struct index_entry entry;
+	uint32_t cursor = 0;
+
+	while (engine->expiries != NULL && index_next(engine->expiries, key, &cursor, &entry)) {
+		if (entry.place == expiry_place(key)) {
+			*ret_ms = (uint64_t)entry.bytes << 32 | entry.check;
+			return true;
+		}
+	}
+	return false;
+}
+
+int
+expiry_put(struct engine *engine, const struct index_key *key, uint64_t ms)
+{
+	struct index_entry entry = { .place = expiry_place(key) };
+
+	ms = HR_MIN(ms, (UINT64_C(1) << EXPIRY_BITS) - 1);
+	entry.bytes = (uint32_t)(ms >> 32);
+	entry.check = (uint32_t)ms;
+	/* Keys are the other index's, so it needs no seed of its own. */
+	if (engine->expiries == NULL && index_create(0, &engine->expiries) != 0) {
+		return -ENOMEM;
+	}
+	return index_update(engine->expiries, key, entry.place, &entry)
+		   ? 0
+		   : index_insert(engine->expiries, key, &entry);
+}
+
+void
+expiry_remove(struct engine *engine, const struct index_key *key)
+{
+	if (engine->expiries != NULL) {
+		(void)index_remove(engine->expiries, key, expiry_place(key));
+	}
+}
+
 /* ---- Finding ---- */
 
 bool
@@ -62,7 +114,7 @@ found_complete(struct engine *engine, struct found *found, const uint8_t id[16])
 	found->block_bytes = found->entry.bytes;
 	found->expiry_ms = 0;
 	if ((found->entry.flags & INDEX_FLAG_TTL) != 0 &&
-	    !hashmap_get(&engine->expiries, found->key.hash, &found->expiry_ms)) {
+	    !expiry_get(engine, &found->key, &found->expiry_ms)) {
 		return false;
 	}
 	if ((found->entry.flags & INDEX_FLAG_MULTIPART) != 0) {
@@ -291,7 +343,7 @@ record_kill(struct engine *engine, struct found *found, uint8_t reason)
 	}
 	HR_ASSERT(index_remove(engine->index, &found->key, found->entry.place));
 	if ((found->entry.flags & INDEX_FLAG_TTL) != 0) {
-		(void)hashmap_remove(&engine->expiries, found->key.hash, NULL);
+		expiry_remove(engine, &found->key);
 	}
 	block_account(engine, found->space_number, found->space_generation,
 		      -(int64_t)found->block_bytes, -1, pinned);

@@ -51,11 +51,40 @@ test_bytes_a_block(void **state)
 	bulk_destroy(bulk);
 }
 
+/* Method: the same with a TTL each, whose expiries are in a second index. */
+static void
+test_bytes_a_block_with_ttl(void **state)
+{
+	struct bulk_options options = {
+		.seed = 1,
+		.device_bytes = (uint64_t)STEP_BLOCKS * STEPS * (4096 + 512) + MiB(512),
+		.value_bytes = 4096,
+		.forget_descriptors = true,
+		.engine = { .dram_bytes = MiB(32), .sync = LOG_SYNC_DSYNC },
+	};
+	struct bulk *bulk = bulk_create(&options);
+
+	(void)state;
+	for (uint32_t i = 1; i <= STEPS * STEP_BLOCKS; i++) {
+		struct engine_stat s;
+
+		bulk_put(bulk, i, UINT32_MAX);
+		if (i % STEP_BLOCKS == 0) {
+			bulk_puts_wait(bulk);
+			engine_stat_get(bulk_engine(bulk), &s);
+			assert_true(s.index_bytes + s.policy_bytes <=
+				    2 * (BYTES_A_BLOCK_MAX * (uint64_t)i + FIXED_BYTES_MAX));
+		}
+	}
+	bulk_destroy(bulk);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_bytes_a_block),
+		cmocka_unit_test(test_bytes_a_block_with_ttl),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
