@@ -403,10 +403,16 @@ space_wait_end(struct space_wait *w, int rc, struct space_row *row)
 	engine_async_end(engine);
 }
 
+/* -ENOSPC: the table is full. */
 static void
 on_space_opened(void *arg, int rc, struct space_row *row)
 {
-	space_wait_end(arg, rc, row);
+	struct space_wait *w = arg;
+
+	if (rc != 0 && rc != -ENOSPC) {
+		engine_fail(w->engine, rc);
+	}
+	space_wait_end(w, rc, row);
 }
 
 static void
@@ -428,6 +434,9 @@ on_space_written(void *arg, int rc)
 {
 	struct space_wait *w = arg;
 
+	if (rc != 0) {
+		engine_fail(w->engine, rc);
+	}
 	space_wait_end(w, rc, w->row);
 }
 

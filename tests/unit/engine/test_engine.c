@@ -641,6 +641,32 @@ test_put_over_lost_tombstone(void **state)
 	}
 }
 
+/* Method: the write of the space table fails: the device has failed a write, as if it had been a value's. */
+static void
+test_space_write_fails(void **state)
+{
+	(void)state;
+	for (int what = 0; what < 3; what++) {
+		const uint8_t digest[32] = { 77 };
+		struct rig_wait w = { 0 };
+		struct rig rig;
+
+		rig_create(&rig, 23, MiB(64), MiB(8));
+		sim_device_fail_nth(rig.sim, "disk", 1, -EIO, false);
+		if (what == 0) {
+			engine_space_open(rig.engine, rig_tenant, digest, "new", rig_on_space, &w);
+		} else if (what == 1) {
+			engine_space_set(rig.engine, rig.space, MiB(1), 0, rig_on_space, &w);
+		} else {
+			engine_space_drop(rig.engine, rig.space, rig_on_space, &w);
+		}
+		rig_until(&rig, &w);
+		assert_int_equal(w.rc, -EIO);
+		assert_int_equal(rig.failed, -EIO);
+		rig_destroy(&rig);
+	}
+}
+
 /* Method: drop, put again in the new generation, restart. */
 static void
 test_drop(void **state)
@@ -1441,6 +1467,7 @@ main(void)
 		cmocka_unit_test(test_delete_twice),
 		cmocka_unit_test(test_empty_blocks),
 		cmocka_unit_test(test_put_over_lost_tombstone),
+		cmocka_unit_test(test_space_write_fails),
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_reclaim_keeps_the_hot),
 		cmocka_unit_test(test_lease),
