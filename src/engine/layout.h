@@ -52,7 +52,8 @@ static_assert(SPACE_TABLE_BYTES % PAGE_BYTES == 0, "slots are whole pages");
 #define SLICE_BYTES_MAX (UINT64_C(32) << 40)
 
 /* Numbers of the shard are below these; what is found on flash must leave half of them. */
-#define BIRTHS_END (UINT64_C(1) << 48)
+enum { BIRTH_BITS = 48 };
+#define BIRTHS_END (UINT64_C(1) << BIRTH_BITS)
 #define SEQUENCES_END UINT64_MAX
 #define GENERATIONS_END UINT64_MAX
 #define SPACE_NUMBERS_END UINT32_MAX /* of spaces, and of their generations */

@@ -12,9 +12,6 @@
 #include "engine/engine_impl.h"
 #include "engine/layout.h"
 
-#define BIRTH_BITS 48
-static_assert(UINT64_C(1) << BIRTH_BITS == BIRTHS_END, "every birth can be packed");
-
 /* Parts and commit of one PUT number. */
 struct rebuild_put {
 	struct multi *multi;

@@ -156,9 +156,12 @@ record_ambiguous(struct engine *engine, const struct found *found, const struct 
 {
 	struct found any = *found;
 	uint32_t cursor = 0;
+	unsigned count = 0;
 
-	return record_find_next(engine, space, id, &any, &cursor) &&
-	       record_find_next(engine, space, id, &any, &cursor);
+	while (count < 2 && record_find_next(engine, space, id, &any, &cursor)) {
+		count++;
+	}
+	return count == 2;
 }
 
 bool
