@@ -264,8 +264,8 @@ void reclaim_retry(struct engine *engine);
 int reclaim_create(struct engine *engine);
 void reclaim_destroy(struct engine *engine);
 bool reclaim_idle(const struct engine *engine);
-/* The block of this identity was evicted from the victim, which is not free yet: after a loss of power its record may still be
- * there, so what takes its place needs a horizon, and deleting it a tombstone. */
+/* The block of this identity was evicted from the victim, which is not free yet, or may be in a segment that cannot be read: after a start
+ * its record may be there, so what takes its place needs a horizon, and deleting it a tombstone. */
 bool reclaim_evicted(const struct engine *engine, uint64_t hash);
 bool lease_holds(struct engine *engine, uint64_t hash);
 void leases_expire(struct engine *engine);

@@ -109,7 +109,9 @@ reclaim_idle(const struct engine *engine)
 bool
 reclaim_evicted(const struct engine *engine, uint64_t hash)
 {
-	return hashmap_get(&engine->reclaim->evicted, hash, NULL) ||
+	/* Of a segment that the start could not read, anything may come back when another one can. */
+	return engine->stat.recovered.segments_unreadable > 0 ||
+	       hashmap_get(&engine->reclaim->evicted, hash, NULL) ||
 	       hashmap_get(&engine->copies, hash, NULL);
 }
 

@@ -667,6 +667,38 @@ test_space_write_fails(void **state)
 	}
 }
 
+/* Method: a segment cannot be read when the store starts, and can at the start after that. What was deleted and what was put meanwhile counts. */
+static void
+test_unreadable_for_one_life(void **state)
+{
+	struct rig rig;
+	uint64_t version, bytes, first;
+
+	(void)state;
+	rig_create(&rig, 24, MiB(128), MiB(8));
+	for (uint64_t k = 0; k < 300; k++) {
+		rig_put(&rig, k, 0, 65536, HR_ACK_STABLE, false);
+	}
+	first = rig.slices[0].slice_off_bytes + rig.slices[0].meta_bytes;
+	rig_close(&rig);
+	sim_device_bad_range(rig.sim, "disk", first, 4096);
+	sim_device_bad_range(rig.sim, "disk", first + MiB(8) - 4096, 4096);
+	rig_open(&rig);
+	for (uint64_t k = 5; k < 8; k++) {
+		assert_int_equal(rig_get(&rig, k, 1, &version, &bytes), HR_REASON_ABSENT);
+	}
+	assert_int_equal(rig_delete(&rig, 5, HR_ACK_STABLE), HR_REASON_ABSENT);
+	assert_int_equal(rig_put(&rig, 6, 1, 65536, HR_ACK_STABLE, false).duplicate, false);
+	rig_close(&rig);
+	sim_device_bad_range(rig.sim, "disk", 0, 0);
+	rig_open(&rig);
+	assert_int_equal(rig_get(&rig, 5, 1, &version, &bytes), HR_REASON_ABSENT);
+	assert_int_equal(rig_get(&rig, 6, 2, &version, &bytes), 0);
+	assert_int_equal(version, 1);
+	assert_int_equal(rig_get(&rig, 7, 1, &version, &bytes), 0);
+	rig_destroy(&rig);
+}
+
 /* Method: drop, put again in the new generation, restart. */
 static void
 test_drop(void **state)
@@ -1468,6 +1500,7 @@ main(void)
 		cmocka_unit_test(test_empty_blocks),
 		cmocka_unit_test(test_put_over_lost_tombstone),
 		cmocka_unit_test(test_space_write_fails),
+		cmocka_unit_test(test_unreadable_for_one_life),
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_reclaim_keeps_the_hot),
 		cmocka_unit_test(test_lease),
