@@ -65,7 +65,8 @@ lease_grant(struct engine *engine, struct engine_owner *owner, const struct foun
 {
 	uint64_t until_us = io_now_us(engine->io) +
 			    (uint64_t)HR_MIN(lease_ms, HR_LEASE_MS_MAX) * 1000;
-	uint64_t bytes = align_up(found->block_bytes, ENGINE_PAGE_BYTES);
+	/* One of no bytes takes DRAM for its lease all the same. */
+	uint64_t bytes = align_up(HR_MAX(found->block_bytes, UINT64_C(1)), ENGINE_PAGE_BYTES);
 	struct tenant *tenant = &engine->tenants[owner->tenant - 1];
 	struct owner_lease *ol = hashmap_get_ptr(&owner->leases, found->key.hash);
 	struct lease_block *lb;

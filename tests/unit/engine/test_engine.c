@@ -814,6 +814,27 @@ test_lease(void **state)
 	rig_destroy(&rig);
 }
 
+/* Method: leases on more blocks of no bytes than a tenant may have pages leased. */
+static void
+test_leases_of_empty_blocks(void **state)
+{
+	struct rig rig;
+	struct engine_stat stat;
+	uint64_t most, leased = 0;
+
+	(void)state;
+	rig_create(&rig, 25, MiB(64), MiB(8));
+	most = engine_capacity_bytes(rig.engine) / 100 * ENGINE_LEASE_SHARE_PERCENT / 4096;
+	for (uint64_t k = 0; k < 2 * most; k++) {
+		rig_put(&rig, k, 0, 0, HR_ACK_RAM, false);
+		leased += rig_exists(&rig, k, 10000).leased;
+	}
+	assert_int_equal(leased, most);
+	engine_stat_get(rig.engine, &stat);
+	assert_int_equal(stat.leases_now, most);
+	rig_destroy(&rig);
+}
+
 /* Method: the copies of leased blocks in DRAM go bad, as memory does; reclaim carries what flash has. */
 static void
 test_carried_from_damaged_dram(void **state)
@@ -1504,6 +1525,7 @@ main(void)
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_reclaim_keeps_the_hot),
 		cmocka_unit_test(test_lease),
+		cmocka_unit_test(test_leases_of_empty_blocks),
 		cmocka_unit_test(test_carried_from_damaged_dram),
 		cmocka_unit_test(test_ttl),
 		cmocka_unit_test(test_corrupt),
