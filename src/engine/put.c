@@ -725,27 +725,48 @@ put_commit_parts(struct engine_put *put, struct found *old)
 
 /* ---- parts ---- */
 
+/* The block that an owner began first goes; the parts of it that still come begin another one, which will never be whole. */
+static void
+oldest_unfinished_drop(struct engine *engine, struct engine_owner *owner)
+{
+	struct multi *m = list_first_entry(&owner->unfinished, struct multi, link);
+
+	if (m != NULL && m->dead) {
+		multi_forget(engine, m);
+	} else if (m != NULL) {
+		multi_kill_held(engine, m);
+	}
+}
+
+/* Who begins blocks and does not end them would fill DRAM: an owner has UNFINISHED_MAX, all of them puts_max, at the cost of whoever
+ * has the most. */
+static void
+held_room(struct engine *engine, struct engine_owner *owner)
+{
+	struct engine_owner *other;
+
+	if (owner->unfinished_count < UNFINISHED_MAX) {
+		if (engine->held.count < engine->options.puts_max) {
+			return;
+		}
+		list_for_each_entry(other, &engine->owners, link) {
+			owner = other->unfinished_count > owner->unfinished_count ? other : owner;
+		}
+	}
+	oldest_unfinished_drop(engine, owner);
+}
+
 static struct multi *
 held_create(struct engine *engine, const struct engine_put_args *a)
 {
 	struct engine_owner *owner = a->owner;
-	struct multi *m = NULL, *oldest;
+	struct multi *m;
 
-	/* Who begins blocks and does not end them would fill DRAM otherwise. */
-	if (engine->held.count < engine->options.puts_max) {
-		m = multi_create(a->parts_count);
-	}
+	held_room(engine, owner);
+	m = multi_create(a->parts_count);
 	if (m == NULL || hashmap_put_ptr(&engine->held, held_number(a), m) != 0) {
 		free(m);
 		return NULL;
-	}
-	if (owner->unfinished_count == UNFINISHED_MAX) {
-		oldest = list_first_entry(&owner->unfinished, struct multi, link);
-		if (oldest->dead) {
-			multi_forget(engine, oldest);
-		} else {
-			multi_kill_held(engine, oldest);
-		}
 	}
 	m->owner = owner;
 	m->space_number = a->space->number;
