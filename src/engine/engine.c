@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/engine_impl.h"
+#include "engine/layout.h"
 
 enum { DRAM_BYTES_DEFAULT = 64 << 20, REASON_BYTES_DEFAULT = 1 << 20 };
 
@@ -226,6 +227,31 @@ engine_start(struct engine *engine,
 	return rc;
 }
 
+static void
+on_idle_dropped(void *arg, int rc, struct space_row *row)
+{
+	(void)arg;
+	(void)rc; /* has failed the engine */
+	(void)row;
+}
+
+/* Rows that stand for nothing go. drop_idle: those of which only dead records are left are dropped, so that the next call takes them, too. */
+static void
+spaces_trim(struct engine *engine, bool drop_idle)
+{
+	struct space_row **idle = calloc(SPACE_ROWS_MAX, sizeof(struct space_row *));
+	uint32_t count;
+
+	/* What the sweep still kills is in the index under numbers that had a row. */
+	if (idle != NULL && engine->sweep_next >= engine->slice.segments_count) {
+		count = space_table_trim(engine->spaces, idle);
+		for (uint32_t i = 0; drop_idle && engine->failed == 0 && i < count; i++) {
+			engine_space_drop(engine, idle[i], on_idle_dropped, NULL);
+		}
+	}
+	free(idle);
+}
+
 void
 engine_recovered(struct engine *engine, int rc)
 {
@@ -235,7 +261,7 @@ engine_recovered(struct engine *engine, int rc)
 			 : -ECANCELED; /* engine_stop() came first, and goes on when this has ended. */
 	} else if (rc == 0) {
 		engine->state = ENGINE_READY;
-		space_table_trim(engine->spaces, log_generation_oldest(engine->log, UINT32_MAX));
+		spaces_trim(engine, false);
 		log_prepare_start(engine->log);
 		reclaim_kick(engine);
 	} else {
@@ -444,6 +470,9 @@ void
 engine_space_open(struct engine *engine, const uint8_t tenant[16], const uint8_t digest[32],
 		  const char *label, engine_space_cb cb, void *arg)
 {
+	if (space_count(engine->spaces) >= SPACE_ROWS_MAX * 3 / 4 && engine->state == ENGINE_READY) {
+		spaces_trim(engine, true);
+	}
 	space_open(engine->spaces, tenant, digest, label, on_space_opened,
 		   space_wait_create(engine, NULL, cb, arg));
 }
@@ -469,6 +498,19 @@ engine_space_set(struct engine *engine, struct space_row *row, uint64_t quota_by
 {
 	space_set(engine->spaces, row, quota_bytes, pin_budget_bytes, NULL, on_space_written,
 		  space_wait_create(engine, row, cb, arg));
+}
+
+void
+engine_space_ref(struct space_row *row)
+{
+	row->users++;
+}
+
+void
+engine_space_unref(struct space_row *row)
+{
+	HR_ASSERT(row->users > 0);
+	row->users--;
 }
 
 struct space_row *

@@ -75,8 +75,11 @@ void engine_space_drop(struct engine *engine, struct space_row *row, engine_spac
 void engine_space_set(struct engine *engine, struct space_row *row, uint64_t quota_bytes,
 		      uint64_t pin_budget_bytes, engine_space_cb cb, void *arg);
 struct space_row *engine_space_next(struct engine *engine, uint32_t *cursor);
-/* NULL: no such row. Rows are trimmed at the start only, before the shard serves. */
-struct space_row *engine_space_by_number(struct engine *engine, uint32_t number);
+struct space_row *
+engine_space_by_number(struct engine *engine, uint32_t number); /* NULL: no such row */
+/* A row stays while somebody says that they use it; otherwise it may go as soon as the callback that gave it has returned. */
+void engine_space_ref(struct space_row *row);
+void engine_space_unref(struct space_row *row);
 /* The arena's tenant number of a tenant id (1 …). */
 uint32_t engine_tenant_number(struct engine *engine, const uint8_t tenant[16]);
 

@@ -424,6 +424,7 @@ prefetch_done(struct engine_get *get)
 	struct engine *engine = pf->engine;
 
 	engine_get_done(engine, get);
+	get->space->users--;
 	free(pf);
 	engine_async_end(engine);
 }
@@ -455,6 +456,7 @@ engine_prefetch(struct engine *engine, struct space_row *space, const uint8_t id
 			.cb = prefetch_done,
 		};
 		memcpy(pf->get.id, id, 16);
+		space->users++;
 		engine->async_now++;
 		if (engine_get(engine, &pf->get)) {
 			prefetch_done(&pf->get);

@@ -191,6 +191,7 @@ engine_put_begin(struct engine *engine, const struct engine_put_args *args,
 	put->args.crcs = put->crcs;
 	put->iov_count = arena_iov_slice(&put->entry->buf, 0, args->stored_bytes, put->iov);
 	list_init(&put->link);
+	args->space->used = true;
 	engine->async_now++;
 	engine->stat.puts_now++;
 	engine->stat.puts_high = HR_MAX(engine->stat.puts_high, engine->stat.puts_now);

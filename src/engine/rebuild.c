@@ -271,6 +271,7 @@ visit(void *arg, const struct desc *d, uint32_t segment, uint64_t generation)
 	if (row == NULL || row->generation != d->space_generation) {
 		return;
 	}
+	row->used = true;
 	/* The CRCs are right, but no store has written this. Of an absurd birth recovery tells in the end. */
 	if (d->birth >= BIRTHS_END || !desc_fits(&rb->engine->slice, d)) {
 		return;

@@ -20,7 +20,6 @@
 struct entry {
 	struct space_row row; /* first: a row pointer is an entry pointer */
 	bool durable; /* known to be on flash; others are invisible, because their number may be given away again */
-	bool handed_out; /* somebody in this process may use its number */
 };
 
 struct waiter {
@@ -180,13 +179,13 @@ static void
 waiter_answer(struct waiter *w, int rc)
 {
 	rc = w->rc != 0 ? w->rc : rc;
-	if (rc == 0 && w->entry != NULL) {
-		w->entry->handed_out = true;
-	}
 	if (w->cb_row != NULL) {
 		w->cb_row(w->arg, rc, rc == 0 ? &w->entry->row : NULL);
 	} else if (w->cb != NULL) {
 		w->cb(w->arg, rc);
+	}
+	if (w->entry != NULL) {
+		w->entry->row.users--;
 	}
 	free(w);
 }
@@ -298,6 +297,9 @@ waiter_make(struct list_head *list, struct entry *entry, void *arg)
 
 	HR_ASSERT(w != NULL);
 	w->entry = entry;
+	if (entry != NULL) {
+		entry->row.users++;
+	}
 	w->arg = arg;
 	list_add_tail(list, &w->link);
 	return w;
@@ -334,11 +336,7 @@ space_find(struct space_table *table, const uint8_t tenant[16], const uint8_t di
 {
 	struct entry *e = entry_find(table, tenant, digest);
 
-	if (e == NULL || !e->durable) {
-		return NULL;
-	}
-	e->handed_out = true;
-	return &e->row;
+	return e == NULL || !e->durable ? NULL : &e->row;
 }
 
 struct space_row *
@@ -429,6 +427,7 @@ space_drop(struct space_table *table, struct space_row *row, uint64_t birth,
 	row->generation++;
 	row->drop_birth = birth;
 	row->drop_generation = segment_generation;
+	row->used = false;
 	waiter_make(&table->waiting, NULL, arg)->cb = cb;
 	changed(table);
 }
@@ -450,27 +449,34 @@ space_set(struct space_table *table, struct space_row *row, uint64_t quota_bytes
 	changed(table);
 }
 
-void
-space_table_trim(struct space_table *table, uint64_t segment_generation_oldest)
+/* The number is never given again, so what other generations left on flash stays dead without a row. A record of its own generation
+ * must not be there: were the newer slot lost, the row would be back, and with it what was deleted by tombstones that nobody kept. */
+uint32_t
+space_table_trim(struct space_table *table, struct space_row **ret_idle)
 {
-	uint32_t kept = 0;
+	uint32_t kept = 0, idle = 0;
 
 	for (uint32_t i = 0; i < table->entries_count; i++) {
 		struct entry *e = table->entries[i];
-		bool gone = e->durable && !e->handed_out && e->row.drop_birth != 0 &&
-			    e->row.usage_blocks == 0 &&
-			    segment_generation_oldest > e->row.drop_generation;
+		const struct space_row *row = &e->row;
+		bool spare = e->durable && row->users == 0 && row->usage_blocks == 0 &&
+			     row->drops_pending == 0 && row->quota_bytes == 0 &&
+			     row->pin_budget_bytes == 0;
 
-		if (gone) {
+		if (spare && !row->used) {
 			free(e);
-		} else {
-			table->entries[kept++] = e;
+			continue;
+		}
+		table->entries[kept++] = e;
+		if (spare) {
+			ret_idle[idle++] = &e->row;
 		}
 	}
 	if (kept != table->entries_count) {
 		table->entries_count = kept;
 		changed(table);
 	}
+	return idle;
 }
 
 struct space_row *

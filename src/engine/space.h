@@ -26,6 +26,8 @@ struct space_row {
 	uint64_t drop_birth, drop_generation;
 	char label[64];
 	/* not on flash; kept by the engine */
+	uint32_t users; /* who may use the row later: it stays meanwhile (space_table_trim()) */
+	bool used;	/* records of its generation may be on flash */
 	uint32_t drops_pending; /* drops that are not durable yet */
 	uint64_t pinned_bytes, dram_bytes;
 	uint64_t gets, hits, puts, evicted_blocks;
@@ -49,8 +51,10 @@ void space_drop(struct space_table *table, struct space_row *row, uint64_t birth
 void
 space_set(struct space_table *table, struct space_row *row, uint64_t quota_bytes,
 	  uint64_t pin_budget_bytes, const char *label, void (*cb)(void *arg, int rc), void *arg);
-/* Drops rows that nothing can refer to any more: dropped spaces without records that nobody opened since this table was loaded. */
-void space_table_trim(struct space_table *table, uint64_t segment_generation_oldest);
+/* Takes out rows that nothing can refer to any more, and that nobody has given a quota or a pin budget: without users, and without a record of their
+ * generation, because nobody ever stored one or the space was dropped since. Rows with that, but with records that are all dead: *ret_idle
+ * (SPACE_ROWS_MAX of them at most) says which, for whoever wants to drop them first. Returns how many. */
+uint32_t space_table_trim(struct space_table *table, struct space_row **ret_idle);
 /* Walks rows: *cursor = 0 at first; NULL at the end. */
 struct space_row *space_next(struct space_table *table, uint32_t *cursor);
 uint32_t space_count(const struct space_table *table);

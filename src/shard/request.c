@@ -36,6 +36,10 @@ session_owner_unref(struct session_owner *owner)
 	HR_ASSERT(owner->refs > 0);
 	if (--owner->refs == 0) {
 		engine_owner_destroy(owner->eng->engine, owner->owner);
+		for (uint32_t i = 0; i < owner->rows_count; i++) {
+			engine_space_unref(owner->rows[i]);
+		}
+		free(owner->rows);
 		free(owner);
 	}
 }
@@ -211,8 +215,23 @@ session_space(struct session *session, uint32_t number)
 	return engine_space_by_number(session->eng->engine, number);
 }
 
+static int
+owner_row_add(struct session_owner *owner, struct space_row *row)
+{
+	struct space_row **rows =
+	    reallocarray(owner->rows, owner->rows_count + 1, sizeof(struct space_row *));
+
+	if (rows == NULL) {
+		return -ENOMEM;
+	}
+	owner->rows = rows;
+	owner->rows[owner->rows_count++] = row;
+	engine_space_ref(row);
+	return 0;
+}
+
 int
-session_space_add(struct session *session, const struct space_row *row)
+session_space_add(struct session *session, struct space_row *row)
 {
 	struct session_space *space;
 	int rc;
@@ -226,6 +245,12 @@ session_space_add(struct session *session, const struct space_row *row)
 	}
 	block_id_prefix_init(&space->prefix, row->digest);
 	rc = hashmap_put_ptr(&session->spaces, row->number, space);
+	if (rc == 0) {
+		rc = owner_row_add(session->owner, row);
+		if (rc != 0) {
+			(void)hashmap_remove_ptr(&session->spaces, row->number);
+		}
+	}
 	if (rc != 0) {
 		free(space);
 	}

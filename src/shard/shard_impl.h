@@ -154,12 +154,14 @@ struct request {
 	};
 };
 
-/* Who holds leases and unfinished parts in the engine. The engine knows it as long as PUTs of it are under way, so it outlives its
- * connection by them. */
+/* Who holds leases and unfinished parts in the engine, and rows of spaces. The engine knows it as long as PUTs of it are under way, so it
+ * outlives its connection by them. */
 struct session_owner {
 	struct shard_engine *eng;
 	struct engine_owner *owner;
 	uint32_t refs; /* the session's, and one of each request */
+	struct space_row **rows;
+	uint32_t rows_count;
 };
 
 struct session_space {
@@ -291,7 +293,7 @@ void request_flush(struct request *request);
 void request_orphan(struct request *request);
 bool request_deadline_passed(const struct request *request);
 struct space_row *session_space(struct session *session, uint32_t number);
-int session_space_add(struct session *session, const struct space_row *row);
+int session_space_add(struct session *session, struct space_row *row);
 bool session_requests_allowed(struct session *session, unsigned *ret_status);
 
 /* -- load.c -- */

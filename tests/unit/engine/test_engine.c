@@ -1,5 +1,6 @@
 /* test_engine.c — the store of one shard, on a simulated device. */
 #include "engine/engine_impl.h"
+#include "engine/layout.h"
 #include "engine_rig.h"
 
 /* Method: put blocks of sizes around every limit, read them from DRAM, then after a restart from flash. */
@@ -663,6 +664,50 @@ test_space_write_fails(void **state)
 		assert_int_equal(rig.failed, -EIO);
 		rig_destroy(&rig);
 	}
+}
+
+/* Method: twice as many spaces as the table has rows are opened, most for nothing, some for a block that is deleted. Those that somebody uses or
+ * that hold a block stay; the others make room. What is left at a restart is forgotten then. */
+static void
+test_spaces_come_and_go(void **state)
+{
+	struct space_row *kept, *full = NULL;
+	struct rig rig;
+	uint64_t version, bytes;
+	uint32_t kept_number;
+
+	(void)state;
+	rig_create(&rig, 25, MiB(64), MiB(8));
+	kept = rig.space;
+	engine_space_ref(kept);
+	kept_number = kept->number;
+	for (uint32_t i = 0; i < SPACE_ROWS_MAX * 2; i++) {
+		const uint8_t digest[32] = { 9, (uint8_t)i, (uint8_t)(i >> 8) };
+		struct rig_wait w = { 0 };
+
+		engine_space_open(rig.engine, rig_tenant, digest, "passing", rig_on_space, &w);
+		rig_until(&rig, &w);
+		assert_int_equal(w.rc, 0);
+		if (i % 50 == 0) {
+			rig.space = w.row;
+			engine_space_ref(w.row);
+			assert_int_equal(rig_put(&rig, 1, i, 5000, HR_ACK_RAM, false).status,
+					 HR_STATUS_OK);
+			if (i == 100) {
+				full = w.row;
+			} else {
+				assert_int_equal(rig_delete(&rig, 1, HR_ACK_RAM), 0);
+			}
+			engine_space_unref(w.row);
+		}
+	}
+	rig.space = full;
+	assert_int_equal(rig_get(&rig, 1, 101, &version, &bytes), 0);
+	assert_int_equal(version, 100);
+	assert_ptr_equal(engine_space_by_number(rig.engine, kept_number), kept);
+	engine_space_unref(kept);
+	engine_check(rig.engine);
+	rig_destroy(&rig);
 }
 
 /* Method: a segment cannot be read when the store starts, and can at the start after that. What was deleted and what was put meanwhile counts. */
@@ -1518,6 +1563,7 @@ main(void)
 		cmocka_unit_test(test_delete_twice),
 		cmocka_unit_test(test_empty_blocks),
 		cmocka_unit_test(test_put_over_lost_tombstone),
+		cmocka_unit_test(test_spaces_come_and_go),
 		cmocka_unit_test(test_space_write_fails),
 		cmocka_unit_test(test_unreadable_for_one_life),
 		cmocka_unit_test(test_drop),
