@@ -73,6 +73,13 @@ on_chunk_gone(void *arg, void *base, size_t bytes)
 	io_memory_unregister(engine->io, base, bytes);
 }
 
+/* The device has failed a write, as if it had been a value's. */
+static void
+on_space_error(void *arg, int rc)
+{
+	engine_fail(arg, rc);
+}
+
 static int
 parts_create(struct engine *engine)
 {
@@ -138,6 +145,7 @@ engine_create(struct io *io, struct io_device *device, const struct superblock *
 		return rc;
 	}
 	log_on_room(engine->log, on_room, engine);
+	space_table_on_error(engine->spaces, on_space_error, engine);
 	arena_on_chunk(engine->arena, &(struct arena_chunk_events){ .made = on_chunk_made,
 								    .gone = on_chunk_gone,
 								    .arg = engine });
@@ -433,12 +441,7 @@ space_wait_end(struct space_wait *w, int rc, struct space_row *row)
 static void
 on_space_opened(void *arg, int rc, struct space_row *row)
 {
-	struct space_wait *w = arg;
-
-	if (rc != 0 && rc != -ENOSPC) {
-		engine_fail(w->engine, rc);
-	}
-	space_wait_end(w, rc, row);
+	space_wait_end(arg, rc, row);
 }
 
 static void
@@ -449,9 +452,6 @@ on_space_dropped(void *arg, int rc)
 	/* Not durable: after a restart the old generation would count, so nothing may be acknowledged as stable in the new one. */
 	w->row->drops_pending -= rc == 0;
 	w->engine->drops_pending -= rc == 0;
-	if (rc != 0) {
-		engine_fail(w->engine, rc);
-	}
 	space_wait_end(w, rc, w->row);
 }
 
@@ -460,9 +460,6 @@ on_space_written(void *arg, int rc)
 {
 	struct space_wait *w = arg;
 
-	if (rc != 0) {
-		engine_fail(w->engine, rc);
-	}
 	space_wait_end(w, rc, w->row);
 }
 

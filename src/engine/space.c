@@ -45,6 +45,8 @@ struct space_table {
 	uint64_t writing_version;
 	uint32_t slots_damaged;
 	bool writing;
+	void (*error_cb)(void *arg, int rc);
+	void *error_arg;
 	void (*quiet_cb)(void *arg);
 	void *quiet_arg;
 	struct list_head waiting;    /* for the next write */
@@ -83,6 +85,13 @@ space_table_create(struct io *io, struct io_device *device, const struct superbl
 	list_init(&table->nothing_to);
 	*ret_table = table;
 	return 0;
+}
+
+void
+space_table_on_error(struct space_table *table, void (*cb)(void *arg, int rc), void *arg)
+{
+	table->error_cb = cb;
+	table->error_arg = arg;
 }
 
 void
@@ -242,6 +251,8 @@ write_done(void *arg, int64_t result)
 		table->slot_newest = 1 - table->slot_newest;
 		table->slot_version[table->slot_newest] = table->writing_version;
 		rows_written(table);
+	} else if (table->error_cb != NULL) {
+		table->error_cb(table->error_arg, rc);
 	}
 	/* A write that failed is not tried again before the next change; the newest slot on flash is still whole. */
 	if (!list_empty(&table->waiting) ||

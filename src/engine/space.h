@@ -35,6 +35,8 @@ struct space_row {
 
 int space_table_create(struct io *io, struct io_device *device, const struct superblock *slice,
 		       struct space_table **ret_table);
+/* Told of every write that failed, before whoever waits for it: also of those that nobody waits for. */
+void space_table_on_error(struct space_table *table, void (*cb)(void *arg, int rc), void *arg);
 void space_table_destroy(struct space_table *table);
 /* Blocks by running the io; used before serving. */
 int space_table_load(struct space_table *table, char detail[DETAIL_BYTES]);

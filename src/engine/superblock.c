@@ -20,6 +20,7 @@
 
 enum {
 	INSPECT_BYTES = 1 << 20,
+	INSPECT_SAMPLES = 64, /* pages of a file behind that */
 	ZERO_BUF_BYTES = 1 << 20,
 	ZERO_IOV_COUNT = 4, /* of the same buffer: 4 MiB a write */
 	ZERO_DEPTH = 8,
@@ -491,6 +492,37 @@ tail_read(const char *path, uint64_t size_bytes, uint8_t *head)
 	return rc;
 }
 
+/* A file that begins with zeros may be somebody's all the same, a sparse one for instance. A disk that begins with zeros was wiped: what is
+ * left behind is left by whoever wiped it. */
+static int
+samples_check(struct io *io, struct io_device *device, uint64_t size_bytes, const char *path,
+	      char *detail)
+{
+	uint64_t pages = size_bytes / PAGE_BYTES, first = INSPECT_BYTES / PAGE_BYTES;
+	uint8_t *page;
+	int rc = 0;
+
+	if (pages <= first) {
+		return 0;
+	}
+	page = page_alloc(PAGE_BYTES);
+	if (page == NULL) {
+		return -ENOMEM;
+	}
+	for (uint64_t i = 0; rc == 0 && i < INSPECT_SAMPLES; i++) {
+		uint64_t at = (first + (pages - 1 - first) * i / (INSPECT_SAMPLES - 1)) * PAGE_BYTES;
+
+		rc = blocking_read(io, device, at, page, PAGE_BYTES);
+		if (rc == 0 && !is_all_zero(page, PAGE_BYTES)) {
+			SAY(detail, "%s: carries something, at %" PRIu64 "; --force overwrites it",
+			    path, at);
+			rc = -HR_EFOREIGN;
+		}
+	}
+	free(page);
+	return rc;
+}
+
 static int
 content_check(struct io *io, const char *path, const struct target *target, char *detail)
 {
@@ -506,6 +538,9 @@ content_check(struct io *io, const char *path, const struct target *target, char
 	if (rc == 0) {
 		rc = target->regular ? tail_read(path, target->size_bytes, head) : 0;
 		rc = rc != 0 ? rc : refuse_content(path, head, detail);
+		if (rc == 0 && target->regular) {
+			rc = samples_check(io, device, target->size_bytes, path, detail);
+		}
 		free(head);
 	}
 	if (rc != 0 && detail[0] == 0) {
