@@ -72,7 +72,7 @@ static const struct metric_row rows[] = {
 	{ OF_NODE, COUNTER, "cancelled_items_total", "sessions.cancelled_items", NULL, "Items answered as cancelled" },
 	{ OF_NODE, GAUGE, "borrows", "sessions.borrows_now", NULL, "Values that clients hold in shared memory" },
 	{ OF_NODE, GAUGE, "borrow_bytes", "sessions.borrow_bytes_now", NULL, "Bytes of them" },
-	{ OF_NODE, COUNTER, "borrows_refused_total", "sessions.borrows_refused", NULL, "Values sent through the socket because a connection's borrows were at their bound" },
+	{ OF_NODE, COUNTER, "borrows_refused_total", "sessions.borrows_refused", NULL, "Values sent through the socket because the borrows of its connection or its shard were at their bound" },
 	{ OF_NODE, GAUGE, "staging_regions", "sessions.staging_regions_now", NULL, "Staging memory regions of clients" },
 	{ OF_NODE, GAUGE, "staging_bytes", "sessions.staging_bytes_now", NULL, "Bytes of them" },
 

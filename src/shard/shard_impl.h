@@ -59,6 +59,7 @@ struct shard_engine {
 	struct list_head orphans; /* struct request */
 	uint64_t output_bytes; /* queued for its sessions, and what their loads under way will add */
 	uint64_t output_bytes_fair; /* beyond it each has one load under way */
+	uint64_t borrow_bytes;	    /* by all its sessions; at most as many as output_bytes_fair */
 	bool removing;
 	void (*removed)(void *arg);
 	void *removed_arg;

@@ -70,9 +70,11 @@ static bool
 borrow_create(struct session *session, struct cache_entry *entry, uint64_t *ret_handle)
 {
 	struct shard_stat *stat = &session->shard->stat;
+	struct shard_engine *eng = session->eng;
 	struct borrow *borrow;
 
-	if (session->borrow_bytes + entry->bytes > session->shard->options.borrow_bytes_max) {
+	if (session->borrow_bytes + entry->bytes > session->shard->options.borrow_bytes_max ||
+	    eng->borrow_bytes + entry->bytes > eng->output_bytes_fair) {
 		stat->borrows_refused++;
 		return false;
 	}
@@ -87,6 +89,7 @@ borrow_create(struct session *session, struct cache_entry *entry, uint64_t *ret_
 	borrow->bytes = entry->bytes;
 	*ret_handle = ++session->borrow_next;
 	session->borrow_bytes += borrow->bytes;
+	eng->borrow_bytes += borrow->bytes;
 	stat->borrows_now++;
 	stat->borrow_bytes_now += borrow->bytes;
 	return true;
@@ -98,6 +101,7 @@ borrow_end(struct session *session, struct borrow *borrow)
 	struct shard_stat *stat = &session->shard->stat;
 
 	session->borrow_bytes -= borrow->bytes;
+	session->eng->borrow_bytes -= borrow->bytes;
 	stat->borrows_now--;
 	stat->borrow_bytes_now -= borrow->bytes;
 	cache_unref(engine_cache(session->eng->engine), borrow->entry);

@@ -293,6 +293,13 @@ def test_format_refuses(work):
         (work / "small").write_bytes(b"\0" * (length - 1) + b"!")
         done = cli("format", work / "small", "--size", "64MiB", text=True)
         assert done.returncode == REFUSED and "--force" in done.stderr and (work / "small").stat().st_size == length, length
+    for at in (2 * MIB, 40 * MIB - 4096):  # A sparse file that begins with a hole, and one with something at its end.
+        with open(work / "sparse", "wb") as file:
+            file.truncate(40 * MIB)
+            file.seek(at)
+            file.write(b"!" * (40 * MIB - at))
+        done = cli("format", work / "sparse", "--size", "40MiB", text=True)
+        assert done.returncode == REFUSED and "--force" in done.stderr, at
     format_image(work / "foreign", 64 * MIB, force=True)
     assert cli_json("check", work / "foreign", "--json")["damaged"] == 0
 

@@ -365,6 +365,29 @@ def test_borrow(connect, work, start_daemon):
     space.client.drain()
 
 
+def test_borrows_leave_room(connect, work, start_daemon):
+    """Clients that borrow and do not give back hold half of the DRAM tier at most; beyond that a borrow is a copy, and others go on."""
+    format_image(work / "image", 128 * MIB)
+    daemon = start_daemon(work, [work / "image"], dram="32MiB")
+    fill(connect(daemon.unix).space("borrow"), [key_of(index) for index in range(70)], MIB // 2)
+    borrowed = []
+    for client in range(5):
+        space, batch = connect(daemon.unix).space("borrow"), lib.Batch(14)
+        for index in range(14):
+            batch.key(index, key_of(client * 14 + index), flags=lib.BORROW, expected_len=lib.LEN_ANY)
+        space.run(lib.GET, batch)
+        assert all(item.status == lib.OK and item.flags & lib.BORROWED for item in batch.items)
+        borrowed.append((space, batch))
+    assert 8 * MIB < daemon.metric("headrace_borrow_bytes") <= 16 * MIB
+    assert daemon.metric("headrace_borrows_refused_total") > 0
+    other = connect(daemon.tcp).space("others")
+    fill(other, [key_of(index) for index in range(20)], MIB // 2)
+    assert_all_there(other, [key_of(index) for index in range(20)], MIB // 2)
+    for space, batch in borrowed:
+        space.release(batch)
+    wait_for("the borrows' end", lambda: daemon.metric("headrace_borrow_bytes") == 0)
+
+
 def test_borrow_is_a_copy_elsewhere(connect, node):
     """Over TCP there are no pages to lend: the answer says so instead of failing in another way."""
     space = connect(node.tcp).space("no borrow")
